@@ -1,0 +1,513 @@
+"""The consumer: attach, bounded buffer, settle, start and stop(timeout)."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Unpack
+
+from .cancellation import Cancellation
+from .codec import CODECS
+from .consumer_config import ConsumerConfig, ConsumerFields
+from .context import Handling, enter
+from .driver import Attachment, Driver
+from .errors import (
+    CodecError,
+    ConfigError,
+    ForkedError,
+    QueueError,
+    StopFromHandlerError,
+    StopTimeoutError,
+)
+from .exit_hook import forget, stop_at_exit
+from .fields import FieldError, problem_of
+from .function import Ack, Fail, Outcome, handler_of, run
+from .lifecycle import lifecycle_of
+from .log import logger
+from .message import Delivery
+from .report import ConsumerInfo, RunningMessage, StopReport
+from .settlement import LOST, RELEASED, SETTLEMENTS, Settler, reason_of
+from .structure import structure
+from .worker_pool import WorkerPool
+
+
+class _Run:
+    """
+    What belongs to one start of a consumer, up to the next. Guarded by the consumer's lock.
+
+    Attributes:
+        attachment: The hold on the queue.
+        pool: The threads, one more than may handle, so that one can always fetch.
+        settler: Settles by the queue's policy as it was at the start.
+        decode: Bytes to body, by the queue's codec.
+        stop: Cancelled when a stop is requested.
+        work: Wakes a loop that waits for something to do.
+        idle: How many loops wait.
+        waking: Whether one was notified and has not looked yet: more need not be.
+        fetching: Whether a loop is out to take deliveries.
+        returning: Whether the buffer is being returned.
+        baseline: The totals when the stop was requested.
+        report: The final report, once the consumer was started again.
+    """
+
+    def __init__(
+        self,
+        lock: threading.Lock,
+        attachment: Attachment,
+        pool: WorkerPool,
+        settler: Settler,
+        decode: Callable[[bytes], Any],
+    ) -> None:
+        self.attachment = attachment
+        self.pool = pool
+        self.settler = settler
+        self.decode = decode
+        self.stop = Cancellation()
+        self.work = threading.Condition(lock)
+        self.idle = 0
+        self.waking = False
+        self.fetching = False
+        self.returning = False
+        self.baseline: dict[str, int] = {}
+        self.report: StopReport | None = None
+
+
+class Consumer:
+    """
+    Takes messages off a queue into a bounded buffer and runs a function on a worker pool.
+
+    At most ``prefetch`` deliveries wait in the buffer and at most ``concurrency`` run, so no
+    more than their sum is ever held: a credit is taken before a delivery is, and given back
+    when its handler has ended. The loops of the pool, one more than handlers may run, take
+    turns: whichever has nothing to handle fetches, so a message that arrives at an idle
+    consumer is handled by the very thread that took it.
+
+    Constructing one starts nothing. All methods may be called from any thread, but not
+    inside a signal handler.
+
+    Args:
+        driver: The driver of the queue.
+        queue: The queue's ID.
+        func: A function of one argument, the decoded body.
+        id: The consumer's ID in logs and reports; by default the queue's with ``.consumer``.
+        fields: ``concurrency``, ``prefetch``, ``auto_ack``, ``driver_options`` and
+            ``lifecycle``, as in ``ConsumerConfig``.
+
+    Raises:
+        ConfigError: A field or the function is wrong.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        queue: str,
+        func: Callable[[Any], object],
+        *,
+        id: str | None = None,
+        **fields: Unpack[ConsumerFields],
+    ) -> None:
+        lifecycle = lifecycle_of(fields.get("lifecycle"))
+        self.config = structure(ConsumerConfig, {"queue": queue, **fields, "lifecycle": lifecycle})
+        try:
+            self._handler = handler_of(func)
+        except FieldError as error:
+            raise ConfigError([problem_of(error, ("func",))]) from None
+        for name, options in self.config.driver_options.items():
+            known = driver.consumer_options if name == driver.name else None
+            path = ("driver_options", name)
+            if known is None:
+                unknown = FieldError(f"options of {driver.name}", name)
+                raise ConfigError([problem_of(unknown, path)])
+            structure(known, options, path=path)
+        self.id = id or f"{queue}.consumer"
+        self._driver = driver
+        self._pid: int | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have all state anew: in a forked child, locks may be held by nobody for ever."""
+        config = self.config
+        # Guards everything below, the _Run included. No driver is called and no handler runs
+        # while it is held, but for attach, which does not block.
+        self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)
+        # One permit per running handler; those of a stop that timed out keep theirs through
+        # the next start.
+        self._permits = threading.BoundedSemaphore(config.concurrency)
+        self._credits = config.prefetch + config.concurrency
+        self._buffer: deque[Delivery] = deque()
+        self._running: dict[int, Handling] = {}
+        self._totals = dict.fromkeys(SETTLEMENTS, 0)
+        self._run: _Run | None = None
+        self._listeners: list[Callable[[], None]] = []
+
+    # -- start and stop ----------------------------------------------------------------
+
+    def start(self) -> None:
+        """
+        Attach to the queue and start the workers. Does nothing where it is running.
+
+        In a forked child of a process in which it ran, it begins empty.
+
+        Raises:
+            QueueNotFoundError: The queue is not declared.
+            UnavailableError: The driver is not running.
+        """
+        if self._forked():
+            self._begin()
+        with self._lock:
+            if self._run is not None:
+                if not self._run.stop.cancelled:
+                    return
+                self._run.report = self._report(self._run)
+                self._ended.notify_all()
+            queue = self._driver.queue_config(self.config.queue)
+            limit = self.config.prefetch + self.config.concurrency
+            run_of_this_start = _Run(
+                self._lock,
+                self._driver.attach(self.config.queue, limit),
+                WorkerPool(self.id, self.config.concurrency + 1),
+                Settler(self._driver, queue, self.id),
+                CODECS[queue.codec].decode,
+            )
+            self._pid = os.getpid()
+            self._run = run_of_this_start
+            try:
+                run_of_this_start.pool.start(lambda: self._loop(run_of_this_start))
+            except BaseException:
+                run_of_this_start.stop.cancel()
+                run_of_this_start.attachment.close()
+                run_of_this_start.work.notify_all()
+                run_of_this_start.pool.retire()
+                raise
+        stop_at_exit(self)
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and no stop was requested since, in this process."""
+        current = self._run
+        return current is not None and not current.stop.cancelled and not self._forked()
+
+    def request_stop(self) -> None:
+        """
+        Stop taking deliveries, cancel the contexts of running handlers, return the buffer.
+
+        Does not wait for handlers. May be called again, before ``start``, and in a handler.
+        """
+        if self._forked():
+            return
+        with self._lock:
+            current = self._run
+            if current is None or current.stop.cancelled:
+                return
+            current.baseline = dict(self._totals)
+            current.stop.cancel()
+            current.returning = True
+            buffered = list(self._buffer)
+            self._buffer.clear()
+            handlings = list(self._running.values())
+            current.work.notify_all()
+        current.attachment.close()
+        current.pool.retire()
+        for handling in handlings:
+            handling.cancellation.cancel()
+        self._return(current, buffered)
+        with self._lock:
+            current.returning = False
+            self._changed()
+
+    def stop(self, timeout: float | None = None) -> StopReport:
+        """
+        Request a stop and wait for running handlers, which settle normally.
+
+        Blocks. May be called again, and then waits again; from several threads; before
+        ``start``.
+
+        Args:
+            timeout: Seconds for the whole stop, at least 0; ``None`` for the lifecycle's
+                ``stop_timeout``, 10 by default.
+
+        Returns:
+            What became of everything that was held when the stop was first requested.
+
+        Raises:
+            StopTimeoutError: Handlers were still running; ``running`` lists them.
+            StopFromHandlerError: Called by a handler of this consumer; nothing was changed.
+
+        Source:
+            Wippy documentation, ``system/queue.md``, Graceful Shutdown.
+        """
+        if self._forked():
+            return StopReport()
+        deadline = time.monotonic() + (
+            self.config.lifecycle.stop_timeout if timeout is None else timeout
+        )
+        self.refuse_own_handler()
+        self.request_stop()
+        with self._lock:
+            current = self._run
+            if current is None:
+                return StopReport()
+            # Woken by _changed: a handler ended, the fetcher came back, the buffer is
+            # returned; and by start, which gives the report.
+            while current.report is None and self._holds(current):
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    break
+                self._ended.wait(remaining)
+            report = current.report or self._report(current)
+            running = list(self._running.values()) if report.running else []
+        forget(self)
+        if running:
+            raise StopTimeoutError(report, [self._describe(handling) for handling in running])
+        current.pool.join(deadline)
+        return report
+
+    def refuse_own_handler(self) -> None:
+        """Raise ``StopFromHandlerError`` where a handler of this consumer calls."""
+        if not self._forked() and threading.get_ident() in self._running:
+            raise StopFromHandlerError(
+                f"{self.id} cannot be stopped by its own handler, which stop would wait for; "
+                "call request_stop()"
+            )
+
+    def _holds(self, current: _Run) -> bool:
+        return bool(self._running) or current.fetching or current.returning
+
+    def _report(self, current: _Run) -> StopReport:
+        if not current.stop.cancelled:
+            return StopReport()
+        counts = {name: self._totals[name] - current.baseline[name] for name in SETTLEMENTS}
+        return StopReport(running=len(self._running), **counts)
+
+    def _describe(self, handling: Handling) -> RunningMessage:
+        frame = sys._current_frames().get(handling.thread_id)
+        return RunningMessage(
+            message_id=handling.delivery.message.id,
+            queue=str(handling.delivery.queue),
+            consumer=self.id,
+            seconds=time.monotonic() - handling.started,
+            stack="".join(traceback.format_stack(frame)) if frame else "(it has just ended)\n",
+        )
+
+    # -- what others ask ---------------------------------------------------------------
+
+    def info(self) -> ConsumerInfo:
+        """
+        Return the counts, all of one moment. Does not block.
+
+        Raises:
+            ForkedError: It ran before the fork of this process.
+        """
+        if self._forked():
+            raise ForkedError(f"{self.id} ran before the fork; start it in this process")
+        with self._lock:
+            free = self.config.concurrency - len(self._running)
+            assigned = min(len(self._buffer), free)
+            return ConsumerInfo(
+                buffered=len(self._buffer) - assigned,
+                running=len(self._running) + assigned,
+                concurrency=self.config.concurrency,
+                prefetch=self.config.prefetch,
+                **self._totals,
+            )
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Have ``callback``, which must not block, called whenever nothing is held any more."""
+        with self._lock:
+            self._listeners.append(callback)
+
+    def unlisten(self, callback: Callable[[], None]) -> None:
+        """Take a listener back."""
+        with self._lock:
+            self._listeners.remove(callback)
+
+    def _forked(self) -> bool:
+        return self._pid is not None and self._pid != os.getpid()
+
+    # -- the loops ---------------------------------------------------------------------
+
+    def _loop(self, current: _Run) -> None:
+        """Handle and fetch in turns, until the stop."""
+        ended: Handling | None = None
+        while True:
+            with self._lock:
+                if ended is not None:
+                    self._record(ended)
+                job = self._next_job(current, has_permit=ended is not None)
+            ended = None
+            if job is None:
+                return
+            if isinstance(job, int):
+                self._fetch(current, job)
+            else:
+                ended = job
+                self._handle(current, job)
+
+    def _next_job(self, current: _Run, has_permit: bool) -> Handling | int | None:
+        """
+        Choose what a loop does next, waiting while there is nothing. Called with the lock.
+
+        Returns:
+            A delivery to handle, the credits to fetch with, or ``None`` at the stop.
+        """
+        while not current.stop.cancelled:
+            if self._buffer and (has_permit or self._permits.acquire(blocking=False)):
+                handling = Handling(self._buffer.popleft(), current.settler.settle, os.getpid())
+                self._running[handling.thread_id] = handling
+                self._wake()
+                return handling
+            if has_permit:
+                has_permit = False
+                self._permits.release()
+            if self._credits and not current.fetching:
+                current.fetching = True
+                free, self._credits = self._credits, 0
+                self._wake()
+                return free
+            current.idle += 1
+            # Woken by _wake when there is work, and by request_stop.
+            current.work.wait()
+            current.idle -= 1
+            current.waking = False
+        if has_permit:
+            self._permits.release()
+            self._wake()
+        return None
+
+    def _wake(self) -> None:
+        """
+        Wake one waiting loop where there is something for it. Called with the lock.
+
+        It is a loop of the latest start, also where one of an earlier start, whose stop did
+        not wait for it, gives its credits or its permit back.
+        """
+        current = self._run
+        if current is None or not current.idle or current.waking:
+            return
+        can_handle = self._buffer and len(self._running) < self.config.concurrency
+        if can_handle or (self._credits and not current.fetching):
+            current.waking = True
+            current.work.notify()
+
+    def _fetch(self, current: _Run, free: int) -> None:
+        """Take up to ``free`` deliveries into the buffer."""
+        try:
+            taken = current.attachment.take(free)
+        except Exception:  # noqa: BLE001 - the consumer must not end unnoticed
+            logger.exception("%s cannot take from %s and stops", self.id, self.config.queue)
+            taken = []
+        with self._lock:
+            self._credits += free - len(taken)
+            stopping = current.stop.cancelled
+            if not stopping:
+                self._buffer.extend(taken)
+                current.fetching = False
+        if stopping:
+            self._return(current, taken)
+            with self._lock:
+                current.fetching = False
+                self._changed()
+                self._wake()
+        elif not taken:
+            # The attachment failed, or was closed under it: nothing will ever come.
+            self.request_stop()
+
+    def _return(self, current: _Run, deliveries: Sequence[Delivery]) -> None:
+        """Release unstarted deliveries and give their credits back."""
+        if not deliveries:
+            return
+        current.attachment.release(deliveries)
+        with self._lock:
+            lost = sum(delivery.lost for delivery in deliveries)
+            self._totals[LOST] += lost
+            self._totals[RELEASED] += len(deliveries) - lost
+            self._credits += len(deliveries)
+
+    def _record(self, ended: Handling) -> None:
+        """Count a delivery whose handler has ended. Called with the lock."""
+        del self._running[ended.thread_id]
+        self._totals[ended.settled_as or LOST] += 1
+        self._credits += 1
+        self._changed()
+
+    def _changed(self) -> None:
+        """Tell who waits for the consumer to hold nothing, or to stop. Called with the lock."""
+        if not self._running:
+            if not self._buffer:
+                for listener in self._listeners:
+                    listener()
+            self._ended.notify_all()
+
+    # -- one delivery ------------------------------------------------------------------
+
+    def _handle(self, current: _Run, handling: Handling) -> None:
+        """Decode, run the handler in a context of its own, and settle."""
+        delivery = handling.delivery
+        delivery.when_lost(handling.cancellation.cancel)
+        try:
+            if delivery.lost:
+                handling.settled_as = LOST
+                return
+            try:
+                handling.body = current.decode(delivery.message.body)
+            except CodecError as error:
+                failed = delivery.attempt - 1
+                reason = reason_of(error)
+                handling.settled_as = current.settler.give_up(delivery, reason, failed, error)
+                return
+            if self.config.auto_ack:
+                handling.settled_as = handling.settle(delivery, Ack())
+            outcome = contextvars.Context().run(self._call, current, handling)
+            if self._forked():
+                _leave_child(outcome)
+            with handling.lock:
+                handling.ended = True
+            if handling.settled_as is None:
+                handling.settled_as = handling.settle(delivery, outcome)
+            elif isinstance(outcome, Fail):
+                self._log_too_late(handling, outcome)
+        except QueueError:
+            # A driver that cannot settle has lost the delivery: the broker will bring it back.
+            logger.exception(
+                "message %s of %s cannot be settled", delivery.message.id, delivery.queue
+            )
+        finally:
+            handling.ended = True
+
+    def _call(self, current: _Run, handling: Handling) -> Outcome:
+        enter(handling)
+        return run(self._handler, handling.body, current.stop)
+
+    def _log_too_late(self, handling: Handling, outcome: Fail) -> None:
+        logger.error(
+            "the handler of message %s of %s failed after it was %s, which changes nothing",
+            handling.delivery.message.id,
+            handling.delivery.queue,
+            handling.settled_as,
+            exc_info=outcome.error,
+            extra={"message_id": handling.delivery.message.id, "consumer": self.id},
+        )
+
+
+def _leave_child(outcome: Outcome) -> None:
+    """
+    End a child process that a handler forked and that came back into the worker's loop.
+
+    The loop, its locks and the delivery are the parent's.
+    """
+    error = outcome.error if isinstance(outcome, Fail) else None
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    else:
+        logger.error("a handler forked, and its child came back; end it by os._exit")
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,227 @@
+"""What a handler can ask for: the current delivery, and its context with the cancellation."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .cancellation import Cancellation
+from .errors import Cancelled, ForkedError, NoDeliveryError, ReleasedError
+from .function import Ack, Fail, Outcome
+from .message import Delivery, Headers, HeaderValue
+
+
+class Handling:
+    """
+    One delivery in the hands of a worker, from its start to the end of its handler.
+
+    Attributes:
+        delivery: The delivery.
+        settle: Carries out an outcome and returns how the delivery counts.
+        cancellation: Cancelled at a stop, and when the delivery is lost.
+        body: The decoded body, once there is one.
+        settled_as: How the delivery counts, once it is settled.
+        pid: The process that took it.
+        lock: Guards ``settled_as`` and ``ended`` against settling by hand in another thread.
+        ended: Whether the handler has ended.
+        thread_id: The worker's thread.
+        started: When it began, on the monotonic clock.
+    """
+
+    __slots__ = (
+        "body",
+        "cancellation",
+        "delivery",
+        "ended",
+        "lock",
+        "pid",
+        "settle",
+        "settled_as",
+        "started",
+        "thread_id",
+    )
+
+    def __init__(
+        self, delivery: Delivery, settle: Callable[[Delivery, Outcome], str], pid: int
+    ) -> None:
+        self.delivery = delivery
+        self.settle = settle
+        self.pid = pid
+        # Guards ended and settled_as; held while a handler settles by hand.
+        self.lock = threading.Lock()
+        self.cancellation = Cancellation()
+        self.body: Any = None
+        self.settled_as: str | None = None
+        self.ended = False
+        self.thread_id = threading.get_ident()
+        self.started = time.monotonic()
+
+
+_CURRENT: contextvars.ContextVar[Handling] = contextvars.ContextVar("wippy_queue.current")
+
+
+def enter(handling: Handling) -> None:
+    """Make this the current handling of the running ``contextvars`` context."""
+    _CURRENT.set(handling)
+
+
+def current_handling() -> Handling | None:
+    """Return what the calling handler handles, or ``None`` outside of one."""
+    return _CURRENT.get(None)
+
+
+def _current(what: str) -> Handling:
+    handling = _CURRENT.get(None)
+    if handling is None:
+        raise NoDeliveryError(f"{what} works inside a handler only")
+    return handling
+
+
+def current_delivery() -> CurrentDelivery:
+    """
+    Return the delivery that the calling handler handles.
+
+    Does not block. In another thread than the handler's it works only where the handler's
+    ``contextvars`` context was copied there.
+
+    Raises:
+        NoDeliveryError: No handler is running here.
+    """
+    return CurrentDelivery(_current("current_delivery()"))
+
+
+def current_context() -> Context:
+    """Return the context of the calling handler. Raises ``NoDeliveryError`` outside of one."""
+    return Context(_current("current_context()"))
+
+
+class CurrentDelivery:
+    """
+    A handler's view of its delivery.
+
+    Everything raises ``ReleasedError`` once the handler has ended. It may be used from any
+    thread and never waits for a handler.
+    """
+
+    __slots__ = ("_handling",)
+
+    def __init__(self, handling: Handling) -> None:
+        self._handling = handling
+
+    def _check(self) -> None:
+        if self._handling.ended:
+            raise ReleasedError("the handler of this delivery has ended")
+
+    @property
+    def _delivery(self) -> Delivery:
+        self._check()
+        return self._handling.delivery
+
+    @property
+    def id(self) -> str:
+        """The message's id."""
+        return self._delivery.message.id
+
+    @property
+    def body(self) -> Any:
+        """The decoded body, as the handler got it."""
+        self._check()
+        return self._handling.body
+
+    @property
+    def headers(self) -> dict[str, HeaderValue]:
+        """A copy of the headers."""
+        return dict(self._delivery.message.headers)
+
+    def header(self, key: str, default: Any = None) -> Any:
+        """Return one header, or ``default``."""
+        headers: Headers = self._delivery.message.headers
+        return headers.get(key, default)
+
+    @property
+    def attempt(self) -> int:
+        """1 at the first start, and one more after every failed attempt."""
+        return self._delivery.attempt
+
+    @property
+    def deliveries(self) -> int | None:
+        """The broker's own count of hand-overs, or ``None`` where it keeps none."""
+        return self._delivery.deliveries
+
+    @property
+    def queue(self) -> str:
+        """The ID of the queue it came from."""
+        return self._delivery.queue
+
+    def ack(self) -> None:
+        """
+        Settle the message as handled now; what the handler does later changes nothing.
+
+        Raises:
+            AlreadySettledError: It is settled already.
+            ReleasedError: The handler has ended.
+        """
+        self._settle(Ack())
+
+    def nack(self, delay: float | None = None) -> None:
+        """
+        Settle the message as a failed attempt now, following the queue's retry policy.
+
+        Args:
+            delay: Seconds until the next attempt; ``None`` for the queue's backoff. The last
+                attempt is dead-lettered all the same.
+
+        Raises:
+            AlreadySettledError: It is settled already.
+            ReleasedError: The handler has ended.
+        """
+        if delay is not None and not 0 <= delay < float("inf"):
+            raise ValueError(f"delay takes seconds of at least 0, got {delay!r}")
+        self._settle(Fail(None, delay))
+
+    def _settle(self, outcome: Outcome) -> None:
+        handling = self._handling
+        if handling.pid != os.getpid():
+            raise ForkedError("this delivery is the parent process's to settle")
+        with handling.lock:
+            handling.settled_as = handling.settle(self._delivery, outcome)
+
+
+class Context:
+    """
+    A handler's view of its own cancellation.
+
+    It is cancelled when a stop of its consumer is requested, and when its delivery is lost.
+    Cancellation is cooperative: nothing is killed. May be used from any thread.
+    """
+
+    __slots__ = ("_handling",)
+
+    def __init__(self, handling: Handling) -> None:
+        self._handling = handling
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the handler should end soon."""
+        return self._handling.cancellation.cancelled
+
+    def check(self) -> None:
+        """Raise ``Cancelled`` where the handler should end soon."""
+        if self.cancelled:
+            raise Cancelled("the handler's context is cancelled")
+
+    def wait(self, seconds: float | None) -> bool:
+        """
+        Sleep, but wake early when the handler should end.
+
+        Args:
+            seconds: How long, at least 0; ``None`` waits for the cancellation alone.
+
+        Returns:
+            Whether the context is cancelled.
+        """
+        return self._handling.cancellation.wait(seconds)

@@ -1,0 +1,129 @@
+"""A handler, and the one rule from what it does to what becomes of its message."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from typing import Any
+
+import attrs
+
+from .cancellation import Cancellation
+from .errors import Cancelled, Reject, RetryAfter
+from .fields import FieldError
+
+Handler = Callable[[Any], object]
+
+
+def handler_of(func: object) -> Handler:
+    """
+    Check that a consumer can run ``func`` and return it.
+
+    Args:
+        func: A callable that takes one positional argument, the body.
+
+    Raises:
+        FieldError: It is not callable, is a coroutine or generator function, or cannot be
+            called with one positional argument.
+    """
+    if not callable(func):
+        raise FieldError("a function", func)
+    name = getattr(func, "__qualname__", type(func).__qualname__)
+    called = func if inspect.isroutine(func) else getattr(func, "__call__", func)  # noqa: B004
+    for candidate in (inspect.unwrap(func), called):
+        if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
+            raise FieldError(f"a synchronous function ({name} is async)", func)
+        if inspect.isgeneratorfunction(candidate):
+            raise FieldError(f"a function that returns ({name} is a generator function)", func)
+    try:
+        signature = inspect.signature(func)
+    except (TypeError, ValueError):  # builtins without a signature
+        return func
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise FieldError(
+            f"a function of one argument, the body ({name}{signature}: {error})", func
+        ) from None
+    return func
+
+
+@attrs.frozen
+class Ack:
+    """The message was handled."""
+
+
+@attrs.frozen
+class Fail:
+    """
+    The attempt failed.
+
+    Attributes:
+        error: What the handler raised or returned, ``None`` where it nacked by hand.
+        delay: Seconds until the next attempt, ``None`` for the queue's backoff.
+    """
+
+    error: BaseException | None
+    delay: float | None = None
+
+
+@attrs.frozen
+class GiveUp:
+    """
+    The message is dead-lettered without another attempt.
+
+    Attributes:
+        reason: Why, for whoever reads the dead letter.
+    """
+
+    reason: str
+
+
+@attrs.frozen
+class Return:
+    """The message goes back to its queue with no attempt counted."""
+
+
+Outcome = Ack | Fail | GiveUp | Return
+
+_ACK = Ack()
+_RETURN = Return()
+
+
+def run(handler: Handler, body: Any, stop: Cancellation) -> Outcome:
+    """
+    Call a handler and judge what it did.
+
+    Args:
+        handler: What ``handler_of`` returned.
+        body: The decoded body.
+        stop: Cancelled when a stop of the consumer was requested.
+
+    Returns:
+        What becomes of the message. Never raises, so that no exception of a handler,
+        ``SystemExit`` included, ends a worker.
+    """
+    try:
+        result = handler(body)
+    except Reject as signal:
+        return GiveUp(signal.reason)
+    except RetryAfter as signal:
+        return Fail(signal, signal.seconds)
+    except Cancelled as signal:
+        return _RETURN if stop.cancelled else Fail(signal)
+    except BaseException as error:  # noqa: BLE001 - a handler may raise anything
+        return Fail(error)
+    if result is None:
+        return _ACK
+    if isinstance(result, BaseException):
+        return Fail(result)
+    if isinstance(result, Awaitable | Generator | AsyncGenerator):
+        return Fail(TypeError(_unfinished(result)))
+    return _ACK
+
+
+def _unfinished(result: object) -> str:
+    """Say that a handler returned work instead of doing it, and keep Python from warning too."""
+    if inspect.iscoroutine(result):
+        result.close()
+    return f"the handler returned a {type(result).__name__}, which nothing runs"

@@ -1,0 +1,1 @@
+"""The kinds of functions that a consumer can run."""

@@ -1,0 +1,97 @@
+"""Waiting until consumers have nothing left to do, without polling."""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from .consumer import Consumer
+from .driver import QueueInfo
+
+
+class Quiet(enum.Enum):
+    """What has to be gone."""
+
+    EVERYTHING = "ready, delayed and in flight"
+    READY_AND_IN_FLIGHT = "ready and in flight; delayed messages stay"
+
+
+def wait_until_quiet(
+    quiet: Quiet,
+    consumers: Iterable[Consumer],
+    info_of: Callable[[Consumer], QueueInfo],
+    deadline: float | None,
+) -> list[str]:
+    """
+    Wait until, at one moment, the running consumers and their queues have nothing left.
+
+    Args:
+        quiet: What has to be gone.
+        consumers: The consumers; those that do not run do not count.
+        info_of: Tells the counts of a consumer's queue.
+        deadline: On the monotonic clock; ``None`` waits without end.
+
+    Returns:
+        What is left at the deadline, a line for each queue; empty when all is gone.
+    """
+    consumers = list(consumers)
+    changed = threading.Event()
+    for consumer in consumers:
+        consumer.listen(changed.set)
+    try:
+        while True:
+            changed.clear()
+            left = _left(quiet, consumers, info_of)
+            if not left:
+                return left
+            remaining = None if deadline is None else deadline - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                return left
+            # Woken whenever a consumer holds nothing any more, and by its stop.
+            changed.wait(remaining)
+    finally:
+        for consumer in consumers:
+            consumer.unlisten(changed.set)
+
+
+def _left(
+    quiet: Quiet, consumers: list[Consumer], info_of: Callable[[Consumer], QueueInfo]
+) -> list[str]:
+    """
+    Say what is left.
+
+    Looks twice: a handler may publish to a queue that was looked at already. Where the second
+    look finds nothing either, and no delivery was settled in between, no handler ran between
+    the two, so all was quiet then.
+    """
+    while True:
+        running = [consumer for consumer in consumers if consumer.running]
+        settled = _settled(running)
+        for _ in range(2):
+            left = [text for each in running if (text := _describe(quiet, each, info_of(each)))]
+            if left:
+                return left
+        if settled == _settled(running):
+            return []
+
+
+def _settled(consumers: list[Consumer]) -> int:
+    infos = [consumer.info() for consumer in consumers]
+    return sum(i.acked + i.nacked + i.released + i.dead_lettered + i.lost for i in infos)
+
+
+def _describe(quiet: Quiet, consumer: Consumer, info: QueueInfo) -> str:
+    counts = {
+        "ready": info.ready,
+        "in flight": info.in_flight,
+        "running": consumer.info().running,
+    }
+    if quiet is Quiet.EVERYTHING:
+        counts["delayed"] = info.delayed
+    left = [f"{count} {name}" for name, count in counts.items() if count]
+    if not left:
+        return ""
+    due = "" if info.next_due is None else f", the next delayed one due in {info.next_due:.1f} s"
+    return f"{consumer.config.queue} has {', '.join(left)}{due}"

@@ -1,0 +1,1 @@
+"""From YAML files to entries: text, plain data with places, IDs and kinds, references."""

@@ -1,0 +1,178 @@
+"""The parts of a runtime: drivers, queues and consumers by ID, and what needs what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, TypeVar
+
+import attrs
+
+from . import config as configuration
+from .consumer import Consumer
+from .driver import Driver
+from .errors import (
+    ConfigError,
+    ConfigProblem,
+    ConsumerNotFoundError,
+    DriverNotFoundError,
+    FunctionNotFoundError,
+    QueueError,
+    QueueNotFoundError,
+)
+from .fields import nearest
+from .function import Handler
+from .ids import EntryId
+from .lifecycle import Lifecycle
+from .queues import QueueConfig, resolve_dead_letters
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class DriverPart:
+    """A driver with its lifecycle."""
+
+    driver: Driver
+    lifecycle: Lifecycle
+
+
+class Parts:
+    """
+    What a runtime is made of. Takes no locks; the runtime guards it.
+
+    Attributes:
+        drivers: The drivers by ID.
+        queues: The declared queues by ID; those that hold dead letters have no ``dead_letter``.
+        consumers: The consumers by ID.
+        functions: The declared functions by ID.
+    """
+
+    def __init__(self) -> None:
+        self.drivers: dict[str, DriverPart] = {}
+        self.queues: dict[str, QueueConfig] = {}
+        self.consumers: dict[str, Consumer] = {}
+        self.functions: dict[str, Handler] = {}
+        self._declared: dict[EntryId, QueueConfig] = {}
+
+    @classmethod
+    def of(cls, config: configuration.Config) -> Parts:
+        """Build the parts that a configuration declares."""
+        parts = cls()
+        for entry in config.drivers.values():
+            driver = entry.driver_class(**attrs.asdict(entry.settings, recurse=False))
+            parts.drivers[entry.id] = DriverPart(driver, entry.lifecycle)
+        parts.functions = {**config.functions}
+        parts._declare(config.queues)
+        for consumer_id, consumer in config.consumers.items():
+            fields = attrs.asdict(consumer, recurse=False)
+            parts.add_consumer(consumer_id, fields.pop("queue"), fields.pop("func"), fields)
+        return parts
+
+    def _declare(self, configs: Mapping[EntryId, QueueConfig]) -> None:
+        declared = {**self._declared, **configs}
+        self.queues = {**resolve_dead_letters(declared)}
+        self._declared = declared
+
+    def new_id(self, id: str) -> EntryId:
+        """Return a free ID. Raises ``ConfigError`` where it is taken or no ID."""
+        if any(id in taken for taken in (self.drivers, self.queues, self.consumers)) or (
+            id in self.functions
+        ):
+            raise ConfigError([ConfigProblem(message="the ID is taken by another entry")])
+        try:
+            return EntryId(id)
+        except ValueError as error:
+            raise ConfigError([ConfigProblem(message=str(error))]) from None
+
+    def add_queue(self, queue_id: EntryId, driver: str, fields: Mapping[str, Any]) -> None:
+        """Add a queue. Raises ``ConfigError`` and ``DriverNotFoundError``."""
+        driver_class = type(self.driver(driver).driver)
+        config = configuration.queue_config(queue_id, driver, fields, driver_class)
+        self._declare({queue_id: config})
+
+    def add_consumer(
+        self,
+        consumer_id: str,
+        queue: str,
+        func: Callable[[Any], object] | str,
+        fields: Mapping[str, Any],
+    ) -> Consumer:
+        """Add a consumer. Raises ``ConfigError`` and where its queue or function is unknown."""
+        if isinstance(func, str):
+            func = _find(self.functions, func, "function", FunctionNotFoundError)
+        consumer = Consumer(self.driver_of(queue), queue, func, id=consumer_id, **fields)
+        self.consumers[consumer_id] = consumer
+        return consumer
+
+    def consumer(self, id: str) -> Consumer:
+        """Return a consumer. Raises ``ConsumerNotFoundError``."""
+        return _find(self.consumers, id, "consumer", ConsumerNotFoundError)
+
+    def driver(self, id: str) -> DriverPart:
+        """Return a driver. Raises ``DriverNotFoundError``."""
+        return _find(self.drivers, id, "driver", DriverNotFoundError)
+
+    def queue(self, id: str) -> QueueConfig:
+        """Return a queue, also a dead-letter queue nobody declared, or ``QueueNotFoundError``."""
+        known = self.queues.get(id)
+        return known or _find(self.all_queues(), id, "queue", QueueNotFoundError)
+
+    def driver_of(self, queue_id: str) -> Driver:
+        """Return the driver of a queue. Raises ``QueueNotFoundError``."""
+        return self.driver(str(self.queue(queue_id).driver)).driver
+
+    def all_queues(self) -> dict[str, QueueConfig]:
+        """Return the queues by ID, with the dead-letter queues that nobody declared."""
+        implied = {
+            str(target): self.driver(str(config.driver)).driver.dead_letter_config(config)
+            for config in self.queues.values()
+            if (target := config.dead_letter_queue) is not None and target not in self.queues
+        }
+        return {**implied, **self.queues}
+
+    def order(self, wanted: Iterable[str]) -> list[str]:
+        """
+        Return the wanted drivers and consumers and all that they need, dependencies first.
+
+        Raises:
+            ConfigError: They need each other in a circle.
+        """
+        needs: dict[str, list[str]] = {}
+        waiting = list(wanted)
+        while waiting:
+            part_id = waiting.pop()
+            if part_id not in needs:
+                needs[part_id] = self._needs(part_id)
+                waiting += needs[part_id]
+        try:
+            return list(TopologicalSorter(needs).static_order())
+        except CycleError as error:
+            cycle = " -> ".join(error.args[1][::-1])
+            raise ConfigError([ConfigProblem(message=f"a cycle: {cycle}")]) from None
+
+    def _needs(self, part_id: str) -> list[str]:
+        """Return the drivers and consumers that must run before a part; others need no start."""
+        consumer = self.consumers.get(part_id)
+        if consumer is None:
+            named: tuple[str, ...] = self.drivers[part_id].lifecycle.dependencies
+        else:
+            named = (consumer.config.queue, *consumer.config.lifecycle.dependencies)
+        needs: dict[str, None] = {}
+        queues = self.all_queues()
+        for name in named:
+            if name in self.drivers or name in self.consumers:
+                needs[name] = None
+            elif name in queues:
+                needs[str(queues[name].driver)] = None
+        return list(needs)
+
+
+def _find(parts: Mapping[str, T], id: str, what: str, error: type[QueueError]) -> T:
+    """Return a part, or raise ``error`` with the nearest ID."""
+    found = parts.get(id)
+    if found is None:
+        near = nearest(id, parts)
+        hint = f"; did you mean {near}?" if near else ""
+        raise error(f"no {what} {id}{hint}")
+    return found

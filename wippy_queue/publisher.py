@@ -1,0 +1,206 @@
+"""The publisher: body to Message, and its hand-over to the driver."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import math
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from .codec import CODECS
+from .context import current_handling
+from .driver import Driver
+from .errors import CodecError, PublishError
+from .message import TIMESTAMP, HeaderValue, Message, is_reserved
+from .queues import QueueConfig
+
+BATCH: Final = 100
+"""Messages that ``publish_many`` hands over at once."""
+LONGEST_TEXT: Final = 255
+"""Bytes that ids and header names may have: what AMQP's short strings carry."""
+
+
+class QueueTimeout(enum.Enum):
+    """The type of ``QUEUE_TIMEOUT``."""
+
+    QUEUE_TIMEOUT = "the queue's publish_timeout"
+
+
+QUEUE_TIMEOUT: Final = QueueTimeout.QUEUE_TIMEOUT
+"""The default of a publish's timeout: the queue's ``publish_timeout``."""
+
+Timeout = float | None | QueueTimeout
+
+
+class Publisher:
+    """
+    Puts messages on the queues of one driver.
+
+    May be used from any thread, but not inside a signal handler. Holds nothing of its own.
+
+    Args:
+        driver: The driver.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def publish(
+        self,
+        queue_id: str,
+        body: Any,
+        headers: Mapping[str, HeaderValue] | None = None,
+        *,
+        message_id: str | None = None,
+        timeout: Timeout = QUEUE_TIMEOUT,
+    ) -> str:
+        """
+        Put a message on a queue.
+
+        Blocks until the driver has taken responsibility. A handler that publishes to the full
+        queue it consumes gets the error at once, and the wait of a publish inside a handler
+        ends with that handler's context.
+
+        Args:
+            queue_id: A declared queue.
+            body: Any value that the queue's codec can carry; it is encoded now, so later
+                changes are not seen.
+            headers: Text to text, number or truth value. ``attempts`` and ``x_*`` are
+                reserved. ``timestamp`` is stamped where it is not given.
+            message_id: The message's id, at most 255 bytes; by default a new unique one.
+            timeout: Seconds to wait for room or a connection; 0 does not wait, ``None``
+                waits without end. By default the queue's ``publish_timeout``.
+
+        Returns:
+            The message's id.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+            CodecError: The codec cannot carry the body.
+            QueueFullError: There was no room in time.
+            UnavailableError: The driver is not running, or has no connection.
+            Cancelled: The calling handler was cancelled while it waited for room.
+            PublishError: The id or a header is refused, or the driver refuses the message.
+        """
+        config = self._driver.queue_config(queue_id)
+        message = _message(config, body, headers, message_id)
+        self._hand_over(config, [message], timeout)
+        return message.id
+
+    def publish_many(
+        self,
+        queue_id: str,
+        bodies: Iterable[Any],
+        headers: Mapping[str, HeaderValue] | None = None,
+        *,
+        timeout: Timeout = QUEUE_TIMEOUT,
+    ) -> list[str]:
+        """
+        Put many messages on a queue, in order and in batches.
+
+        Blocks like ``publish``.
+
+        Args:
+            queue_id: A declared queue.
+            bodies: Any iterable, read as it is published, longer than ``max_length`` too.
+            headers: The headers of each message.
+            timeout: Like that of ``publish``, for each batch of 100.
+
+        Returns:
+            The messages' ids, in order.
+
+        Raises:
+            PublishError: Or one of its kinds, as ``publish`` raises them; ``accepted``,
+                ``refused`` and ``unknown`` tell all ids. A body that cannot be encoded raises
+                it too, from the ``CodecError``. Bodies behind the failed batch are not read.
+        """
+        config = self._driver.queue_config(queue_id)
+        accepted: list[str] = []
+        remaining = iter(bodies)
+        while chunk := list(itertools.islice(remaining, BATCH)):
+            try:
+                batch = [_message(config, body, headers, None) for body in chunk]
+                self._hand_over(config, batch, timeout)
+            except PublishError as error:
+                error.accepted = (*accepted, *error.accepted)
+                raise
+            except CodecError as error:
+                raise PublishError(
+                    f"{error}; {len(accepted)} messages before its batch were accepted",
+                    queue=queue_id,
+                    accepted=accepted,
+                ) from error
+            accepted.extend(message.id for message in batch)
+        return accepted
+
+    def _hand_over(self, config: QueueConfig, messages: list[Message], timeout: Timeout) -> None:
+        if isinstance(timeout, QueueTimeout):
+            timeout = config.publish_timeout
+        elif timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout takes seconds of at least 0, or None, got {timeout!r}")
+        handling = current_handling()
+        if handling is None:
+            self._driver.publish(config.id, messages, timeout)
+            return
+        if handling.delivery.queue == config.id:
+            timeout = 0.0
+        self._driver.publish(config.id, messages, timeout, handling.cancellation)
+
+
+def _message(
+    config: QueueConfig,
+    body: Any,
+    headers: Mapping[str, HeaderValue] | None,
+    message_id: str | None,
+) -> Message:
+    """Check and encode what a caller gave."""
+    if message_id is None:
+        message_id = uuid.uuid4().hex
+    elif not _is_short_text(message_id):
+        raise _refused(config, f"a message id is text of 1 to 255 bytes, got {message_id!r}")
+    made: dict[str, HeaderValue] = {TIMESTAMP: int(time.time())}
+    if headers:
+        for key, value in headers.items():
+            _check_header(config, key, value)
+        made.update(headers)
+    return Message(message_id, CODECS[config.codec].encode(body), made)
+
+
+def _check_header(config: QueueConfig, key: object, value: object) -> None:
+    if not isinstance(key, str) or not _is_short_text(key):
+        raise _refused(config, f"a header's name is text of 1 to 255 bytes, got {key!r}")
+    if is_reserved(key):
+        raise _refused(config, f"the header {key} is reserved; attempts and x_* are the library's")
+    if isinstance(value, str):
+        fits = _is_utf8(value)
+    elif isinstance(value, float):
+        fits = math.isfinite(value)
+    elif isinstance(value, int):
+        fits = -(2**63) <= value < 2**63
+    else:
+        fits = False
+    if not fits:
+        raise _refused(
+            config,
+            f"the header {key} is {value!r}; headers are text, finite numbers (whole ones of "
+            "64 bits) or truth values",
+        )
+
+
+def _is_short_text(text: object) -> bool:
+    return isinstance(text, str) and _is_utf8(text) and 0 < len(text.encode()) <= LONGEST_TEXT
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refused(config: QueueConfig, message: str) -> PublishError:
+    return PublishError(f"{config.id}: {message}", queue=config.id)
