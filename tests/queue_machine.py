@@ -67,6 +67,8 @@ class QueueMachine(RuleBasedStateMachine):
     driver_class: type[MemoryDriver] = MemoryDriver
     consumer_class: type[WatchedConsumer] = WatchedConsumer
     patience = 5.0
+    # One consumer that handles one message at a time, so that the order can be checked.
+    in_order = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,6 +107,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.publisher = Publisher(self.driver)
         self.attachment = self.driver.attach(QUEUE, 100)
         self.consumers: list[WatchedConsumer] = []
+        if self.in_order:
+            sizes = [(1, sizes[0][1])]
         for index, (concurrency, prefetch) in enumerate(sizes):
             consumer = self.consumer_class(
                 self.driver,
@@ -116,7 +120,6 @@ class QueueMachine(RuleBasedStateMachine):
             )
             consumer.poke = self.changed.set  # type: ignore[method-assign]
             self.consumers.append(consumer)
-        self.in_order = sizes[0][0] == 1 and len(sizes) == 1
 
     def declare(self) -> None:
         """Declare the queue, or declare it anew."""
@@ -336,7 +339,8 @@ class QueueMachine(RuleBasedStateMachine):
         """Take deliveries through an attachment of its own."""
         if not self.driver.running or not self.driver.get_queue_info(QUEUE).ready:
             return
-        self.in_order = False
+        if self.in_order:  # what is returned by hand comes behind what is buffered
+            return
         for delivery in self.attachment.take(count):
             message_id = delivery.message.id
             assert self.may_enter[message_id] > 0

@@ -21,7 +21,6 @@ from .errors import (
     CodecError,
     ConfigError,
     ForkedError,
-    QueueError,
     StopFromHandlerError,
     StopTimeoutError,
 )
@@ -471,10 +470,10 @@ class Consumer:
                 handling.ended = True
             if handling.settled_as is None:
                 handling.settled_as = handling.settle(delivery, outcome)
-            elif isinstance(outcome, Fail):
+            elif not isinstance(outcome, Ack):
                 self._log_too_late(handling, outcome)
-        except QueueError:
-            # A driver that cannot settle has lost the delivery: the broker will bring it back.
+        except Exception:  # noqa: BLE001 - whatever a driver raises must not end a worker
+            # What cannot be settled is lost: the broker will bring it back.
             logger.exception(
                 "message %s of %s cannot be settled", delivery.message.id, delivery.queue
             )
@@ -485,13 +484,14 @@ class Consumer:
         enter(handling)
         return run(self._handler, handling.body, current.stop)
 
-    def _log_too_late(self, handling: Handling, outcome: Fail) -> None:
+    def _log_too_late(self, handling: Handling, outcome: Outcome) -> None:
         logger.error(
-            "the handler of message %s of %s failed after it was %s, which changes nothing",
+            "the handler of message %s of %s ended in %s after it was %s, which changes nothing",
             handling.delivery.message.id,
             handling.delivery.queue,
+            outcome,
             handling.settled_as,
-            exc_info=outcome.error,
+            exc_info=outcome.error if isinstance(outcome, Fail) else None,
             extra={"message_id": handling.delivery.message.id, "consumer": self.id},
         )
 

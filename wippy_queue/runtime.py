@@ -368,7 +368,7 @@ class Runtime:
         if self._forked():
             return StopReport()
         if timeout is None:
-            timeout = self._longest_stop_timeout()
+            timeout = self.stop_timeout
         deadline = time.monotonic() + timeout
         consumers = list(self._parts.consumers.values())
         for consumer in consumers:
@@ -394,7 +394,9 @@ class Runtime:
             raise StopTimeoutError(report, running)
         return report
 
-    def _longest_stop_timeout(self) -> float:
+    @property
+    def stop_timeout(self) -> float:
+        """Seconds that ``stop`` takes where it is given no timeout: the longest of the parts."""
         drivers = [part.lifecycle.stop_timeout for part in self._parts.drivers.values()]
         consumers = [each.config.lifecycle.stop_timeout for each in self._parts.consumers.values()]
         return max(drivers + consumers, default=0.0)
