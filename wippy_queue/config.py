@@ -94,6 +94,8 @@ def load_files(*paths: str | PathLike[str], namespace: str | None = None) -> Con
     Raises:
         ConfigError: With every problem of all files.
     """
+    if not paths:
+        raise ConfigError([ConfigProblem(message="no file and no folder was named")])
     load = _Load(namespace)
     files: dict[Path, None] = {}
     for path in paths:

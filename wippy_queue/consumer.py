@@ -95,6 +95,8 @@ class Consumer:
         queue: The queue's ID.
         func: A function of one argument, the decoded body.
         id: The consumer's ID in logs and reports; by default the queue's with ``.consumer``.
+        before_start: Called at the beginning of each start; a runtime starts and declares
+            there what the consumer needs.
         fields: ``concurrency``, ``prefetch``, ``auto_ack``, ``driver_options`` and
             ``lifecycle``, as in ``ConsumerConfig``.
 
@@ -109,6 +111,7 @@ class Consumer:
         func: Callable[[Any], object],
         *,
         id: str | None = None,
+        before_start: Callable[[], None] | None = None,
         **fields: Unpack[ConsumerFields],
     ) -> None:
         lifecycle = lifecycle_of(fields.get("lifecycle"))
@@ -126,6 +129,7 @@ class Consumer:
             structure(known, options, path=path)
         self.id = id or f"{queue}.consumer"
         self._driver = driver
+        self._before_start = before_start
         self._pid: int | None = None
         self._begin()
 
@@ -158,6 +162,8 @@ class Consumer:
             QueueNotFoundError: The queue is not declared.
             UnavailableError: The driver is not running.
         """
+        if self._before_start is not None:
+            self._before_start()
         if self._forked():
             self._begin()
         with self._lock:

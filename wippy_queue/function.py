@@ -29,8 +29,7 @@ def handler_of(func: object) -> Handler:
     if not callable(func):
         raise FieldError("a function", func)
     name = getattr(func, "__qualname__", type(func).__qualname__)
-    called = func if inspect.isroutine(func) else getattr(func, "__call__", func)  # noqa: B004
-    for candidate in (inspect.unwrap(func), called):
+    for candidate in (inspect.unwrap(func), getattr(type(func), "__call__", func)):  # noqa: B004
         if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
             raise FieldError(f"a synchronous function ({name} is async)", func)
         if inspect.isgeneratorfunction(candidate):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeVar
 
@@ -41,6 +42,9 @@ class Parts:
     """
     What a runtime is made of. Takes no locks; the runtime guards it.
 
+    Args:
+        start_needs: Starts what the consumer of an ID needs; called when one is started.
+
     Attributes:
         drivers: The drivers by ID.
         queues: The declared queues by ID; those that hold dead letters have no ``dead_letter``.
@@ -48,30 +52,28 @@ class Parts:
         functions: The declared functions by ID.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start_needs: Callable[[str], None]) -> None:
+        self._start_needs = start_needs
         self.drivers: dict[str, DriverPart] = {}
         self.queues: dict[str, QueueConfig] = {}
         self.consumers: dict[str, Consumer] = {}
         self.functions: dict[str, Handler] = {}
         self._declared: dict[EntryId, QueueConfig] = {}
 
-    @classmethod
-    def of(cls, config: configuration.Config) -> Parts:
+    def add_all(self, config: configuration.Config) -> None:
         """Build the parts that a configuration declares."""
-        parts = cls()
         for entry in config.drivers.values():
             driver = entry.driver_class(**attrs.asdict(entry.settings, recurse=False))
-            parts.drivers[entry.id] = DriverPart(driver, entry.lifecycle)
-        parts.functions = {**config.functions}
-        parts._declare(config.queues)
+            self.drivers[entry.id] = DriverPart(driver, entry.lifecycle)
+        self.functions.update({str(key): each for key, each in config.functions.items()})
+        self._declare(config.queues)
         for consumer_id, consumer in config.consumers.items():
             fields = attrs.asdict(consumer, recurse=False)
-            parts.add_consumer(consumer_id, fields.pop("queue"), fields.pop("func"), fields)
-        return parts
+            self.add_consumer(consumer_id, fields.pop("queue"), fields.pop("func"), fields)
 
     def _declare(self, configs: Mapping[EntryId, QueueConfig]) -> None:
         declared = {**self._declared, **configs}
-        self.queues = {**resolve_dead_letters(declared)}
+        self.queues = {str(key): each for key, each in resolve_dead_letters(declared).items()}
         self._declared = declared
 
     def new_id(self, id: str) -> EntryId:
@@ -98,10 +100,24 @@ class Parts:
         func: Callable[[Any], object] | str,
         fields: Mapping[str, Any],
     ) -> Consumer:
-        """Add a consumer. Raises ``ConfigError`` and where its queue or function is unknown."""
+        """
+        Add a consumer.
+
+        Raises:
+            ConfigError: A field is wrong.
+            QueueNotFoundError: There is no such queue.
+            FunctionNotFoundError: There is no such function.
+        """
         if isinstance(func, str):
             func = _find(self.functions, func, "function", FunctionNotFoundError)
-        consumer = Consumer(self.driver_of(queue), queue, func, id=consumer_id, **fields)
+        consumer = Consumer(
+            self.driver_of(queue),
+            queue,
+            func,
+            id=consumer_id,
+            before_start=partial(self._start_needs, consumer_id),
+            **fields,
+        )
         self.consumers[consumer_id] = consumer
         return consumer
 

@@ -50,7 +50,7 @@ class Runtime:
         # start, never while handlers are waited for. Re-entrant, because a failed start
         # stops what it started.
         self._lock = threading.RLock()
-        self._parts = Parts()
+        self._parts = Parts(self._start_needs)
         self._choice: bool | frozenset[str] | None = None
         self._stopped = False
         # The publishers of queues whose drivers run: read without the lock, as one look-up.
@@ -93,7 +93,7 @@ class Runtime:
     @classmethod
     def _of(cls, config: configuration.Config) -> Self:
         runtime = cls()
-        runtime._parts = Parts.of(config)
+        runtime._parts.add_all(config)
         return runtime
 
     def add_driver(
@@ -231,10 +231,7 @@ class Runtime:
         self._check_process()
         with self._lock:
             config = self._parts.queue(queue_id)
-            if self._stopped:
-                raise UnavailableError(
-                    "the runtime was stopped; start it again to publish", queue=queue_id
-                )
+            self._refuse_when_stopped(queue_id)
             self._start_parts([str(config.driver)])
             driver = self._parts.driver_of(queue_id)
             _declare(driver, config)
@@ -312,7 +309,7 @@ class Runtime:
                 if part is None:
                     consumer = self._parts.consumers[part_id]
                     if not consumer.running:
-                        self._start_consumer(consumer)
+                        consumer.start()
                         started.append(consumer.stop)
                 elif not part.driver.running:
                     started.append(partial(part.driver.stop, part.lifecycle.stop_timeout))
@@ -332,10 +329,20 @@ class Runtime:
             if self._parts.drivers[str(config.driver)] is part:
                 _declare(part.driver, config)
 
-    def _start_consumer(self, consumer: Consumer) -> None:
-        queue_id = consumer.config.queue
-        _declare(self._parts.driver_of(queue_id), self._parts.queue(queue_id))
-        consumer.start()
+    def _start_needs(self, consumer_id: str) -> None:
+        """Start what a consumer needs, and declare its queue; called by its own ``start``."""
+        self._check_process()
+        with self._lock:
+            queue_id = self._parts.consumers[consumer_id].config.queue
+            self._refuse_when_stopped(queue_id)
+            self._start_parts(
+                each for each in self._parts.order([consumer_id]) if each != consumer_id
+            )
+            _declare(self._parts.driver_of(queue_id), self._parts.queue(queue_id))
+
+    def _refuse_when_stopped(self, queue_id: str) -> None:
+        if self._stopped:
+            raise UnavailableError("the runtime was stopped; start it again", queue=queue_id)
 
     def request_stop(self) -> None:
         """Request the stop of every consumer, as ``Consumer.request_stop``; does not wait."""

@@ -147,7 +147,7 @@ def _run(path: Path, source: str) -> ModuleType:
         found = False
     if not found:
         similar = None if _FILE + text != source else similar_file(path)
-        suggestion = similar and f"{source.removesuffix(path.name)}{similar.name}"
+        suggestion = f"{source.removesuffix(path.name)}{similar.name}" if similar else None
         raise _error("source", f"no file {text}", suggestion)
     stem = re.sub(r"\W", "_", path.stem)
     name = f"wippy_queue_source_{next(_MODULE_NUMBERS)}_{stem}"

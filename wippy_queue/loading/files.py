@@ -46,7 +46,8 @@ def read_text(path: Path) -> str:
             data = file.read(LARGEST + 1)
     except FileNotFoundError:
         similar = similar_file(path)
-        raise _error(path, "there is no such file", similar and str(similar)) from None
+        suggestion = str(similar) if similar else None
+        raise _error(path, "there is no such file", suggestion) from None
     except (OSError, ValueError) as error:
         raise _error(path, f"cannot be read: {_reason(error)}") from None
     if len(data) > LARGEST:
