@@ -54,6 +54,6 @@ class Cancellation:
         event = threading.Event()
         self.subscribe(event.set)
         try:
-            return event.wait(seconds)
+            return event.wait(seconds and min(seconds, threading.TIMEOUT_MAX))
         finally:
             self.unsubscribe(event.set)

@@ -255,7 +255,7 @@ class _Load:
         warnings = [each for source in self._sources for each in source.warnings]
         warnings.sort(key=_position)
         for warning in warnings:
-            logger.warning("%s", warning)
+            logger.warning("%s", warning, extra={"entry": warning.entry})
         return tuple(warnings)
 
 

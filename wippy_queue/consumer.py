@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import Any, Unpack
 
 from .cancellation import Cancellation
@@ -46,9 +47,11 @@ class _Run:
         settler: Settles by the queue's policy as it was at the start.
         decode: Bytes to body, by the queue's codec.
         stop: Cancelled when a stop is requested.
-        work: Wakes a loop that waits for something to do.
+        pid: The process that started it.
+        work: Wakes a loop that waits for something to do, one for each thing put. A
+            ``SimpleQueue``, because it wakes several times faster than a condition.
         idle: How many loops wait.
-        waking: Whether one was notified and has not looked yet: more need not be.
+        waking: Whether one was woken and has not looked yet: more need not be.
         fetching: Whether a loop is out to take deliveries.
         returning: Whether the buffer is being returned.
         baseline: The totals when the stop was requested.
@@ -57,7 +60,6 @@ class _Run:
 
     def __init__(
         self,
-        lock: threading.Lock,
         attachment: Attachment,
         pool: WorkerPool,
         settler: Settler,
@@ -68,13 +70,19 @@ class _Run:
         self.settler = settler
         self.decode = decode
         self.stop = Cancellation()
-        self.work = threading.Condition(lock)
+        self.pid = os.getpid()
+        self.work: SimpleQueue[None] = SimpleQueue()
         self.idle = 0
         self.waking = False
         self.fetching = False
         self.returning = False
         self.baseline: dict[str, int] = {}
         self.report: StopReport | None = None
+
+    def wake_all(self) -> None:
+        """Wake every loop that waits."""
+        for _ in range(self.idle):
+            self.work.put(None)
 
 
 class Consumer:
@@ -175,7 +183,6 @@ class Consumer:
             queue = self._driver.queue_config(self.config.queue)
             limit = self.config.prefetch + self.config.concurrency
             run_of_this_start = _Run(
-                self._lock,
                 self._driver.attach(self.config.queue, limit),
                 WorkerPool(self.id, self.config.concurrency + 1),
                 Settler(self._driver, queue, self.id),
@@ -186,9 +193,10 @@ class Consumer:
             try:
                 run_of_this_start.pool.start(lambda: self._loop(run_of_this_start))
             except BaseException:
+                run_of_this_start.baseline = dict(self._totals)
                 run_of_this_start.stop.cancel()
                 run_of_this_start.attachment.close()
-                run_of_this_start.work.notify_all()
+                run_of_this_start.wake_all()
                 run_of_this_start.pool.retire()
                 raise
         stop_at_exit(self)
@@ -205,27 +213,31 @@ class Consumer:
 
         Does not wait for handlers. May be called again, before ``start``, and in a handler.
         """
-        if self._forked():
-            return
+        if not self._forked():
+            self._request_stop()
+
+    def _request_stop(self) -> _Run | None:
+        """Request the stop of the latest start, and return that; ``None`` before any."""
         with self._lock:
             current = self._run
             if current is None or current.stop.cancelled:
-                return
+                return current
             current.baseline = dict(self._totals)
             current.stop.cancel()
             current.returning = True
             buffered = list(self._buffer)
             self._buffer.clear()
             handlings = list(self._running.values())
-            current.work.notify_all()
+            current.wake_all()
         current.attachment.close()
         current.pool.retire()
         for handling in handlings:
-            handling.cancellation.cancel()
+            handling.cancel()
         self._return(current, buffered)
         with self._lock:
             current.returning = False
             self._changed()
+        return current
 
     def stop(self, timeout: float | None = None) -> StopReport:
         """
@@ -254,18 +266,17 @@ class Consumer:
             self.config.lifecycle.stop_timeout if timeout is None else timeout
         )
         self.refuse_own_handler()
-        self.request_stop()
+        current = self._request_stop()
+        if current is None:
+            return StopReport()
         with self._lock:
-            current = self._run
-            if current is None:
-                return StopReport()
             # Woken by _changed: a handler ended, the fetcher came back, the buffer is
             # returned; and by start, which gives the report.
             while current.report is None and self._holds(current):
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     break
-                self._ended.wait(remaining)
+                self._ended.wait(min(remaining, threading.TIMEOUT_MAX))
             report = current.report or self._report(current)
             running = list(self._running.values()) if report.running else []
         forget(self)
@@ -340,12 +351,13 @@ class Consumer:
 
     def _loop(self, current: _Run) -> None:
         """Handle and fetch in turns, until the stop."""
+        thread_id = threading.get_ident()
         ended: Handling | None = None
         while True:
             with self._lock:
                 if ended is not None:
                     self._record(ended)
-                job = self._next_job(current, has_permit=ended is not None)
+                job = self._next_job(current, thread_id, has_permit=ended is not None)
             ended = None
             if job is None:
                 return
@@ -355,7 +367,9 @@ class Consumer:
                 ended = job
                 self._handle(current, job)
 
-    def _next_job(self, current: _Run, has_permit: bool) -> Handling | int | None:
+    def _next_job(
+        self, current: _Run, thread_id: int, *, has_permit: bool
+    ) -> Handling | int | None:
         """
         Choose what a loop does next, waiting while there is nothing. Called with the lock.
 
@@ -364,8 +378,10 @@ class Consumer:
         """
         while not current.stop.cancelled:
             if self._buffer and (has_permit or self._permits.acquire(blocking=False)):
-                handling = Handling(self._buffer.popleft(), current.settler.settle, os.getpid())
-                self._running[handling.thread_id] = handling
+                handling = Handling(
+                    self._buffer.popleft(), current.settler.settle, thread_id, current.pid
+                )
+                self._running[thread_id] = handling
                 self._wake()
                 return handling
             if has_permit:
@@ -377,8 +393,12 @@ class Consumer:
                 self._wake()
                 return free
             current.idle += 1
-            # Woken by _wake when there is work, and by request_stop.
-            current.work.wait()
+            self._lock.release()
+            try:
+                # Woken by _wake when there is work, and by request_stop.
+                current.work.get()
+            finally:
+                self._lock.acquire()
             current.idle -= 1
             current.waking = False
         if has_permit:
@@ -399,7 +419,7 @@ class Consumer:
         can_handle = self._buffer and len(self._running) < self.config.concurrency
         if can_handle or (self._credits and not current.fetching):
             current.waking = True
-            current.work.notify()
+            current.work.put(None)
 
     def _fetch(self, current: _Run, free: int) -> None:
         """Take up to ``free`` deliveries into the buffer."""
@@ -428,9 +448,14 @@ class Consumer:
         """Release unstarted deliveries and give their credits back."""
         if not deliveries:
             return
-        current.attachment.release(deliveries)
-        with self._lock:
+        try:
+            current.attachment.release(deliveries)
             lost = sum(delivery.lost for delivery in deliveries)
+        except Exception:  # noqa: BLE001 - whatever a driver raises must not end a stop
+            # What cannot be returned is lost: the broker will bring it back.
+            logger.exception("%d messages of %s cannot be returned", len(deliveries), self.id)
+            lost = len(deliveries)
+        with self._lock:
             self._totals[LOST] += lost
             self._totals[RELEASED] += len(deliveries) - lost
             self._credits += len(deliveries)
@@ -444,10 +469,11 @@ class Consumer:
 
     def _changed(self) -> None:
         """Tell who waits for the consumer to hold nothing, or to stop. Called with the lock."""
+        current = self._run
+        if not (self._running or self._buffer) or (current and current.stop.cancelled):
+            for listener in self._listeners:
+                listener()
         if not self._running:
-            if not self._buffer:
-                for listener in self._listeners:
-                    listener()
             self._ended.notify_all()
 
     # -- one delivery ------------------------------------------------------------------
@@ -455,7 +481,7 @@ class Consumer:
     def _handle(self, current: _Run, handling: Handling) -> None:
         """Decode, run the handler in a context of its own, and settle."""
         delivery = handling.delivery
-        delivery.when_lost(handling.cancellation.cancel)
+        delivery.when_lost(handling.cancel)
         try:
             if delivery.lost:
                 handling.settled_as = LOST

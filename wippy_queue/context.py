@@ -15,14 +15,15 @@ from .function import Ack, Fail, Outcome
 from .message import Delivery, Headers, HeaderValue
 
 
-class Handling:
+class Handling(Cancellation):
     """
     One delivery in the hands of a worker, from its start to the end of its handler.
+
+    It is cancelled at a stop, and when the delivery is lost.
 
     Attributes:
         delivery: The delivery.
         settle: Carries out an outcome and returns how the delivery counts.
-        cancellation: Cancelled at a stop, and when the delivery is lost.
         body: The decoded body, once there is one.
         settled_as: How the delivery counts, once it is settled.
         pid: The process that took it.
@@ -34,7 +35,6 @@ class Handling:
 
     __slots__ = (
         "body",
-        "cancellation",
         "delivery",
         "ended",
         "lock",
@@ -46,18 +46,22 @@ class Handling:
     )
 
     def __init__(
-        self, delivery: Delivery, settle: Callable[[Delivery, Outcome], str], pid: int
+        self,
+        delivery: Delivery,
+        settle: Callable[[Delivery, Outcome], str],
+        thread_id: int,
+        pid: int,
     ) -> None:
+        super().__init__()
         self.delivery = delivery
         self.settle = settle
         self.pid = pid
         # Guards ended and settled_as; held while a handler settles by hand.
         self.lock = threading.Lock()
-        self.cancellation = Cancellation()
         self.body: Any = None
         self.settled_as: str | None = None
         self.ended = False
-        self.thread_id = threading.get_ident()
+        self.thread_id = thread_id
         self.started = time.monotonic()
 
 
@@ -207,7 +211,7 @@ class Context:
     @property
     def cancelled(self) -> bool:
         """Whether the handler should end soon."""
-        return self._handling.cancellation.cancelled
+        return self._handling.cancelled
 
     def check(self) -> None:
         """Raise ``Cancelled`` where the handler should end soon."""
@@ -224,4 +228,4 @@ class Context:
         Returns:
             Whether the context is cancelled.
         """
-        return self._handling.cancellation.wait(seconds)
+        return self._handling.wait(seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -92,6 +92,10 @@ class ConfigError(QueueError, ValueError):
     def __init__(self, problems: Iterable[ConfigProblem]) -> None:
         self.problems: tuple[ConfigProblem, ...] = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the arguments, which are not the text."""
+        return type(self), (self.problems,)
 
 
 class QueueNotFoundError(QueueError, LookupError):
@@ -193,6 +197,10 @@ class StopTimeoutError(QueueError, TimeoutError):
             lines.append("    " + message.stack.rstrip().replace("\n", "\n    "))
         super().__init__("\n".join(lines))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the arguments, which are not the text."""
+        return type(self), (self.report, self.running)
+
 
 class StopFromHandlerError(QueueError, RuntimeError):
     """A handler called ``stop`` on its own consumer, and would have waited for itself."""
@@ -213,12 +221,15 @@ class Reject(Exception):  # noqa: N818 - a signal of a handler, not an error
     Raised by a handler: dead-letter this message now, without another attempt.
 
     Args:
-        reason: Why, for whoever reads the dead letter.
+        reason: Why, for whoever reads the dead letter; what is no text is kept as its text.
     """
 
-    def __init__(self, reason: str = "rejected") -> None:
+    # For subclasses that do not call __init__.
+    reason: str = "rejected"
+
+    def __init__(self, reason: object = "rejected") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
 
 
 class RetryAfter(Exception):  # noqa: N818 - a signal of a handler, not an error
@@ -234,11 +245,18 @@ class RetryAfter(Exception):  # noqa: N818 - a signal of a handler, not an error
         ValueError: ``seconds`` is negative or not a finite number.
     """
 
+    # For subclasses that do not call __init__.
+    seconds: float = 0.0
+
     def __init__(self, seconds: float) -> None:
         if isinstance(seconds, bool) or not 0 <= seconds < float("inf"):
             raise ValueError(f"RetryAfter takes seconds of at least 0, got {seconds!r}")
-        super().__init__(f"retry after {seconds} s")
+        super().__init__(seconds)
         self.seconds = float(seconds)
+
+    def __str__(self) -> str:
+        """Say what is asked for."""
+        return f"retry after {self.seconds:g} s"
 
 
 class Cancelled(Exception):  # noqa: N818 - a signal of a handler, not an error

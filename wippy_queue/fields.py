@@ -91,7 +91,10 @@ def describe(value: object) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known spelling nearest to ``word``, or ``None`` where none is near."""
-    matches = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    known = sorted(known)
+    # An ID whose namespace was left out is not near by its letters.
+    matches = [each for each in known if each.partition(":")[2] == word]
+    matches = matches or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 
@@ -130,13 +133,13 @@ def whole(at_least: int, at_most: int | None = None) -> Check:
     """Return the check of a whole number within bounds, both included."""
 
     def check(value: Any) -> int:
-        if isinstance(value, EnvText) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
+        is_written = isinstance(value, EnvText) and re.fullmatch(r"[+-]?[0-9]{1,18}", value)
+        found = int(value) if is_written else value
+        if isinstance(found, bool) or not isinstance(found, int):
             raise FieldError(f"a whole number, {_bounds(at_least, at_most)}", value)
-        if value < at_least or (at_most is not None and value > at_most):
+        if found < at_least or (at_most is not None and found > at_most):
             raise FieldError(_bounds(at_least, at_most), value)
-        return int(value)
+        return int(found)
 
     return check
 
@@ -145,16 +148,13 @@ def number(at_least: float, at_most: float | None = None) -> Check:
     """Return the check of a finite number within bounds, both included."""
 
     def check(value: Any) -> float:
-        if isinstance(value, EnvText):
-            try:
-                value = float(value)
-            except ValueError:
-                raise FieldError(f"a number, {_bounds(at_least, at_most)}", value) from None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        is_written = isinstance(value, EnvText) and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", value)
+        found = float(value) if is_written else value
+        if isinstance(found, bool) or not isinstance(found, int | float):
             raise FieldError(f"a number, {_bounds(at_least, at_most)}", value)
-        if not at_least <= value <= (sys.float_info.max if at_most is None else at_most):
+        if not at_least <= found <= (sys.float_info.max if at_most is None else at_most):
             raise FieldError(_bounds(at_least, at_most), value)
-        return float(value)
+        return float(found)
 
     return check
 

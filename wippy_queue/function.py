@@ -103,7 +103,7 @@ def run(handler: Handler, body: Any, stop: Cancellation) -> Outcome:
         ``SystemExit`` included, ends a worker.
     """
     try:
-        result = handler(body)
+        return _judge(handler(body))
     except Reject as signal:
         return GiveUp(signal.reason)
     except RetryAfter as signal:
@@ -112,6 +112,10 @@ def run(handler: Handler, body: Any, stop: Cancellation) -> Outcome:
         return _RETURN if stop.cancelled else Fail(signal)
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything
         return Fail(error)
+
+
+def _judge(result: object) -> Outcome:
+    """Judge what a handler returned; may raise what a proxy raises when it is looked at."""
     if result is None:
         return _ACK
     if isinstance(result, BaseException):

@@ -50,7 +50,7 @@ def wait_until_quiet(
             if remaining is not None and remaining <= 0:
                 return left
             # Woken whenever a consumer holds nothing any more, and by its stop.
-            changed.wait(remaining)
+            changed.wait(remaining and min(remaining, threading.TIMEOUT_MAX))
     finally:
         for consumer in consumers:
             consumer.unlisten(changed.set)

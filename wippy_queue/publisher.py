@@ -5,15 +5,15 @@ from __future__ import annotations
 import enum
 import itertools
 import math
+import os
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from .codec import CODECS
 from .context import current_handling
 from .driver import Driver
-from .errors import CodecError, PublishError
+from .errors import Cancelled, CodecError, PublishError
 from .message import TIMESTAMP, HeaderValue, Message, is_reserved
 from .queues import QueueConfig
 
@@ -127,6 +127,13 @@ class Publisher:
             except PublishError as error:
                 error.accepted = (*accepted, *error.accepted)
                 raise
+            except Cancelled as signal:
+                if not accepted:
+                    raise
+                refused = [message.id for message in batch]
+                raise PublishError(
+                    str(signal), queue=queue_id, accepted=accepted, refused=refused
+                ) from signal
             except CodecError as error:
                 raise PublishError(
                     f"{error}; {len(accepted)} messages before its batch were accepted",
@@ -137,7 +144,7 @@ class Publisher:
         return accepted
 
     def _hand_over(self, config: QueueConfig, messages: list[Message], timeout: Timeout) -> None:
-        if isinstance(timeout, QueueTimeout):
+        if timeout is QUEUE_TIMEOUT:
             timeout = config.publish_timeout
         elif timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout takes seconds of at least 0, or None, got {timeout!r}")
@@ -147,7 +154,7 @@ class Publisher:
             return
         if handling.delivery.queue == config.id:
             timeout = 0.0
-        self._driver.publish(config.id, messages, timeout, handling.cancellation)
+        self._driver.publish(config.id, messages, timeout, handling)
 
 
 def _message(
@@ -158,7 +165,7 @@ def _message(
 ) -> Message:
     """Check and encode what a caller gave."""
     if message_id is None:
-        message_id = uuid.uuid4().hex
+        message_id = os.urandom(16).hex()
     elif not _is_short_text(message_id):
         raise _refused(config, f"a message id is text of 1 to 255 bytes, got {message_id!r}")
     made: dict[str, HeaderValue] = {TIMESTAMP: int(time.time())}

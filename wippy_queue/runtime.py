@@ -392,7 +392,7 @@ class Runtime:
                 running += error.running
                 busy.add(self._parts.driver_of(consumer.config.queue))
         with self._lock:
-            self._stopped = True
+            self._choice, self._stopped = None, True
             self._publishers = {}
             self._stop_drivers(busy, deadline)
         report += StopReport(discarded=self._discarded())

@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from .driver import Driver
-from .errors import QueueError, QueueNotFoundError
+from .errors import QueueNotFoundError
 from .function import Ack, Fail, GiveUp, Outcome
 from .ids import EntryId
 from .log import logger
@@ -121,7 +121,7 @@ class Settler:
             return NACKED
         try:
             self._publish_dead_letter(target, delivery, reason, failed_attempts)
-        except QueueError as refusal:
+        except Exception as refusal:  # noqa: BLE001 - the message must not hang unsettled
             delivery.settle_nack(self._policy.max_delay)
             logger.error(
                 "message %s of %s cannot be dead-lettered to %s and stays, delayed by %.3g s: %s",
@@ -152,7 +152,8 @@ class Settler:
         headers = {
             **message.headers,
             ORIGINAL_QUEUE: message.headers.get(ORIGINAL_QUEUE, str(delivery.queue)),
-            DEAD_LETTER_REASON: reason[:LONGEST_REASON],
+            # Exceptions may hold half surrogates, such as of file names; no broker carries those.
+            DEAD_LETTER_REASON: reason[:LONGEST_REASON].encode(errors="replace").decode(),
             DEAD_LETTER_TIME: int(time.time()),
             ATTEMPTS: failed_attempts,
         }

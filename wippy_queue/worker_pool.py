@@ -65,4 +65,4 @@ class WorkerPool:
     def join(self, deadline: float) -> None:
         """Wait for the threads to end, until ``deadline`` on the monotonic clock."""
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))

@@ -72,6 +72,9 @@ class MemoryQueue(queue.Queue[_Stored]):
         self._delayed: list[tuple[float, int, _Stored]] = []
         self._places = itertools.count()
         self._attachments: set[MemoryAttachment] = set()
+        # How many wait on not_empty and on not_full: to notify nobody takes time too.
+        self._takers = 0
+        self._publishers = 0
         self._open = False
 
     def open(self) -> None:
@@ -131,8 +134,10 @@ class MemoryQueue(queue.Queue[_Stored]):
                     remaining = None if deadline is None else deadline - time.monotonic()
                     if remaining is not None and remaining <= 0:
                         raise self._full(messages, added, timeout or 0.0)
-                    # Woken by a take, a purge of room by resize, shut, and the cancellation.
-                    self.not_full.wait(remaining)
+                    # Woken by take, resize, shut, and the cancellation.
+                    self._publishers += 1
+                    self.not_full.wait(remaining and min(remaining, threading.TIMEOUT_MAX))
+                    self._publishers -= 1
         finally:
             if cancellation is not None:
                 cancellation.unsubscribe(wake)
@@ -153,7 +158,8 @@ class MemoryQueue(queue.Queue[_Stored]):
             places = self._places
             self.queue.extend([_Stored(message, next(places)) for message in messages[start:end]])
             self.unfinished_tasks += end - start
-            self.not_empty.notify(end - start)
+            if self._takers:
+                self.not_empty.notify(end - start)
         return end
 
     def _full(self, messages: Sequence[Message], added: int, waited: float) -> QueueFullError:
@@ -184,16 +190,20 @@ class MemoryQueue(queue.Queue[_Stored]):
                         break
                 # Woken by publish, nack, release, open, detach, and when a message falls due:
                 # whoever makes an earlier one wakes every waiter.
+                self._takers += 1
                 self.not_empty.wait(self._until_due())
+                self._takers -= 1
             ready = self.queue
             taken = [ready.popleft() for _ in range(min(max_count, len(ready)))]
-            if self.maxsize:
+            if self._publishers:
                 self.not_full.notify(len(taken))
         return [MemoryDelivery(self, stored) for stored in taken]
 
     def _fall_due(self) -> None:
         """Move delayed messages whose time has come to the tail."""
-        now = time.monotonic() if self._delayed else 0.0
+        if not self._delayed:
+            return
+        now = time.monotonic()
         while self._delayed and self._delayed[0][0] <= now:
             stored = heapq.heappop(self._delayed)[2]
             stored.place = next(self._places)
@@ -203,7 +213,7 @@ class MemoryQueue(queue.Queue[_Stored]):
         """Return the seconds until a delayed message falls due, ``None`` where none will."""
         if not self._delayed or not self._open:
             return None
-        return max(0.0, self._delayed[0][0] - time.monotonic())
+        return min(max(0.0, self._delayed[0][0] - time.monotonic()), threading.TIMEOUT_MAX)
 
     def ack(self) -> None:
         """Forget a message in flight."""
@@ -393,7 +403,8 @@ class MemoryDriver(Driver):
         return config
 
     def _queue(self, queue_id: str) -> MemoryQueue:
-        self._check_process()
+        if self._pid != os.getpid():
+            self._check_process()
         found = self._queues.get(queue_id)
         if found is None:
             raise self._not_found(queue_id)

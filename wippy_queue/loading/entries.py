@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
-from ..drivers import DRIVERS
 from ..errors import ConfigProblem
-from ..fields import FieldError, describe, problem_of, shown
+from ..fields import FieldError, problem_of, shown
 from ..ids import EntryId
 from ..structure import Path as Steps
 from ..structure import missing_field, unknown_field
+from .kinds import ROLES, Role, is_foreign, wrong_kind
 from .yaml_tree import Tree
-
-Role = Literal["driver", "queue", "consumer", "function"]
-
-DRIVER_KIND = "queue.driver."
-"""What the kinds of drivers start with; the driver's name follows."""
-
-ROLES: dict[str, Role] = {
-    "queue.queue": "queue",
-    "queue.consumer": "consumer",
-    "function.python": "function",
-    **{DRIVER_KIND + name: "driver" for name in DRIVERS},
-}
-"""The kinds there are, and what their entries are for."""
-
-DRIVERS_NOT_YET = ("amqp", "redis", "sqs")
-"""The names of drivers that are not supported yet."""
-
-KINDS_NOT_YET = (
-    *(DRIVER_KIND + name for name in DRIVERS_NOT_YET),
-    "function.lua",
-    "library.lua",
-    "security.policy",
-    "config.aws",
-)
-"""The kinds that are not supported yet."""
 
 COMMON_FIELDS = ("name", "kind", "meta")
 """The fields that every entry has."""
 
 _TOP_LEVEL = ("version", "namespace", "entries")
-_OWN_PREFIXES = ("queue.", "function.")
 
 
 @attrs.define(eq=False)
@@ -229,7 +202,7 @@ def _entry(source: Source, steps: Steps, namespace: str) -> Entry | None:
         entry_id = EntryId(f"{namespace}:{name}") if isinstance(name, str) else None
     except ValueError:
         entry_id = None
-    foreign = isinstance(kind, str) and _is_foreign(kind)
+    foreign = isinstance(kind, str) and is_foreign(kind)
     entry = Entry(
         source=source,
         steps=steps,
@@ -258,40 +231,10 @@ def _common_problems(entry: Entry) -> Iterator[ConfigProblem]:
     if "kind" not in entry.data:
         yield missing_field(("kind",))
     elif entry.kind is None:
-        yield _wrong_kind(entry.data["kind"])
+        yield wrong_kind(entry.data["kind"])
     meta = entry.data.get("meta", {})
     if not isinstance(meta, dict):
         yield problem_of(FieldError("a mapping", meta), ("meta",))
-
-
-def _wrong_kind(kind: Any) -> ConfigProblem:
-    if not isinstance(kind, str):
-        return problem_of(FieldError("text", kind), ("kind",))
-    if kind in KINDS_NOT_YET:
-        return ConfigProblem(message=f"{shown(kind)} is not supported yet", path=("kind",))
-    return ConfigProblem(
-        message=f"unknown kind {describe(kind)}; known are {', '.join(ROLES)}",
-        path=("kind",),
-        expected=" or ".join(ROLES),
-        found=describe(kind),
-        suggestion=_similar_kind(kind),
-    )
-
-
-def _is_foreign(kind: str) -> bool:
-    """Return whether a kind is somebody else's, and none of ours misspelt."""
-    ours = kind in KINDS_NOT_YET or kind.lower().startswith(_OWN_PREFIXES)
-    return not ours and _similar_kind(kind) is None
-
-
-def _similar_kind(kind: str) -> str | None:
-    kind = kind.lower()
-    for known in ROLES:
-        if known.endswith(f".{kind}"):
-            return known
-    # Nearer than for other words: a kind that only resembles ours belongs to somebody else.
-    similar = difflib.get_close_matches(kind, ROLES, n=1, cutoff=0.75)
-    return similar[0] if similar else None
 
 
 def _report_values(source: Source, entries: list[Entry]) -> None:

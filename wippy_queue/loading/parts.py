@@ -18,7 +18,8 @@ from ..ids import EntryId
 from ..lifecycle import Lifecycle
 from ..queues import QueueConfig
 from ..structure import Path, missing_field, structure, unknown_field
-from .entries import COMMON_FIELDS, DRIVER_KIND, DRIVERS_NOT_YET, Entry
+from .entries import COMMON_FIELDS, Entry
+from .kinds import DRIVER_KIND, DRIVERS_NOT_YET
 
 T = TypeVar("T")
 

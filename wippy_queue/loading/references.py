@@ -12,7 +12,8 @@ from ..errors import ConfigProblem
 from ..fields import FilledText, nearest, shown
 from ..ids import EntryId
 from ..structure import Path
-from .entries import Entry, Role
+from .entries import Entry
+from .kinds import Role
 
 Dependencies = Mapping[EntryId, Mapping[EntryId, Path]]
 """For each entry what it depends on, and the field that names it."""

@@ -1,0 +1,94 @@
+"""Bodies to bytes and back."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wippy_queue.codec import CODECS, codec_name
+from wippy_queue.errors import CodecError
+from wippy_queue.fields import FieldError
+
+JSON = CODECS["json/plain"]
+
+bodies = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(bodies)
+def test_a_body_comes_back(body):
+    """What JSON can carry is the same afterwards."""
+    assert JSON.decode(JSON.encode(body)) == body
+
+
+@given(bodies)
+def test_other_languages_read_it(body):
+    """The bytes are standard JSON in UTF-8."""
+    assert json.loads(JSON.encode(body).decode("utf-8")) == body
+
+
+def test_text_is_written_as_it_is():
+    """Nothing is escaped that need not be, and nothing is padded."""
+    assert JSON.encode({"name": "Zoë", "n": [1, 2]}) == '{"name":"Zoë","n":[1,2]}'.encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [float("nan"), float("inf"), {"a": [float("-inf")]}, object(), {1, 2}, b"bytes", "\ud800"],
+    ids=repr,
+)
+def test_what_json_cannot_carry_is_refused(body):
+    """A body that another program could not read is refused at publish."""
+    with pytest.raises(CodecError, match="cannot be written as JSON"):
+        JSON.encode(body)
+
+
+def test_a_body_that_contains_itself_is_refused():
+    """A circle has no end, in JSON neither."""
+    body: list[object] = []
+    body.append(body)
+    with pytest.raises(CodecError, match="cannot be written as JSON"):
+        JSON.encode(body)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"NaN", b"[Infinity]", b"\xff", b"\xef\xbb\xbf1", b"'a'", b"[" * 100_000]
+)
+def test_what_is_no_json_is_refused(data):
+    """Bytes that are no JSON never reach a handler."""
+    with pytest.raises(CodecError, match="the body is no JSON"):
+        JSON.decode(data)
+
+
+@given(st.binary())
+def test_any_bytes_are_a_body_or_refused(data):
+    """Nothing but ``CodecError`` comes out of wrong bytes."""
+    with suppress(CodecError):
+        JSON.decode(data)
+
+
+def test_a_codec_has_an_alias():
+    """``json`` is short for ``json/plain``."""
+    assert codec_name("json") == codec_name("json/plain") == "json/plain"
+
+
+@pytest.mark.parametrize("name", ["application/msgpack", "text/plain"])
+def test_a_codec_that_is_not_there_yet_is_refused(name):
+    """Wippy's other codecs are known by name."""
+    with pytest.raises(FieldError, match="is not supported yet"):
+        codec_name(name)
+
+
+@pytest.mark.parametrize("name", ["jsn", "", 5, None])
+def test_an_unknown_codec_is_refused(name):
+    """Anything else is no codec."""
+    with pytest.raises(FieldError, match="expected json/plain"):
+        codec_name(name)
