@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextvars
 import os
-import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -16,24 +13,19 @@ from typing import Any, Unpack
 from .cancellation import Cancellation
 from .codec import CODECS
 from .consumer_config import ConsumerConfig, ConsumerFields
-from .context import Handling, enter
+from .context import Handling
 from .driver import Attachment, Driver
-from .errors import (
-    CodecError,
-    ConfigError,
-    ForkedError,
-    StopFromHandlerError,
-    StopTimeoutError,
-)
+from .errors import ConfigError, ForkedError, StopFromHandlerError, StopTimeoutError
 from .exit_hook import forget, stop_at_exit
 from .fields import FieldError, problem_of
-from .function import Ack, Fail, Outcome, handler_of, run
+from .function import handler_of
 from .lifecycle import lifecycle_of
 from .log import logger
 from .message import Delivery
-from .report import ConsumerInfo, RunningMessage, StopReport
-from .settlement import LOST, RELEASED, SETTLEMENTS, Settler, reason_of
+from .report import ConsumerInfo, StopReport
+from .settlement import LOST, RELEASED, SETTLEMENTS, Settler
 from .structure import structure
+from .worker import Worker, describe
 from .worker_pool import WorkerPool
 
 
@@ -44,10 +36,8 @@ class _Run:
     Attributes:
         attachment: The hold on the queue.
         pool: The threads, one more than may handle, so that one can always fetch.
-        settler: Settles by the queue's policy as it was at the start.
-        decode: Bytes to body, by the queue's codec.
+        worker: Handles by the queue's policy and codec as they were at the start.
         stop: Cancelled when a stop is requested.
-        pid: The process that started it.
         work: Wakes a loop that waits for something to do, one for each thing put. A
             ``SimpleQueue``, because it wakes several times faster than a condition.
         idle: How many loops wait.
@@ -62,15 +52,13 @@ class _Run:
         self,
         attachment: Attachment,
         pool: WorkerPool,
-        settler: Settler,
-        decode: Callable[[bytes], Any],
+        worker: Worker,
+        stop: Cancellation,
     ) -> None:
         self.attachment = attachment
         self.pool = pool
-        self.settler = settler
-        self.decode = decode
-        self.stop = Cancellation()
-        self.pid = os.getpid()
+        self.worker = worker
+        self.stop = stop
         self.work: SimpleQueue[None] = SimpleQueue()
         self.idle = 0
         self.waking = False
@@ -180,26 +168,34 @@ class Consumer:
                     return
                 self._run.report = self._report(self._run)
                 self._ended.notify_all()
-            queue = self._driver.queue_config(self.config.queue)
-            limit = self.config.prefetch + self.config.concurrency
-            run_of_this_start = _Run(
-                self._driver.attach(self.config.queue, limit),
-                WorkerPool(self.id, self.config.concurrency + 1),
-                Settler(self._driver, queue, self.id),
-                CODECS[queue.codec].decode,
-            )
+            self._run = current = self._attach()
             self._pid = os.getpid()
-            self._run = run_of_this_start
             try:
-                run_of_this_start.pool.start(lambda: self._loop(run_of_this_start))
+                current.pool.start(lambda: self._loop(current))
             except BaseException:
-                run_of_this_start.baseline = dict(self._totals)
-                run_of_this_start.stop.cancel()
-                run_of_this_start.attachment.close()
-                run_of_this_start.wake_all()
-                run_of_this_start.pool.retire()
+                current.baseline = dict(self._totals)
+                current.stop.cancel()
+                current.attachment.close()
+                current.wake_all()
+                current.pool.retire()
                 raise
         stop_at_exit(self)
+
+    def _attach(self) -> _Run:
+        """Attach to the queue as it is declared now."""
+        config = self.config
+        queue = self._driver.queue_config(config.queue)
+        stop = Cancellation()
+        worker = Worker(
+            self.id,
+            self._handler,
+            CODECS[queue.codec].decode,
+            Settler(self._driver, queue, self.id),
+            config.auto_ack,
+            stop,
+        )
+        attachment = self._driver.attach(config.queue, config.prefetch + config.concurrency)
+        return _Run(attachment, WorkerPool(self.id, config.concurrency + 1), worker, stop)
 
     @property
     def running(self) -> bool:
@@ -281,7 +277,7 @@ class Consumer:
             running = list(self._running.values()) if report.running else []
         forget(self)
         if running:
-            raise StopTimeoutError(report, [self._describe(handling) for handling in running])
+            raise StopTimeoutError(report, [describe(handling, self.id) for handling in running])
         current.pool.join(deadline)
         return report
 
@@ -301,16 +297,6 @@ class Consumer:
             return StopReport()
         counts = {name: self._totals[name] - current.baseline[name] for name in SETTLEMENTS}
         return StopReport(running=len(self._running), **counts)
-
-    def _describe(self, handling: Handling) -> RunningMessage:
-        frame = sys._current_frames().get(handling.thread_id)
-        return RunningMessage(
-            message_id=handling.delivery.message.id,
-            queue=str(handling.delivery.queue),
-            consumer=self.id,
-            seconds=time.monotonic() - handling.started,
-            stack="".join(traceback.format_stack(frame)) if frame else "(it has just ended)\n",
-        )
 
     # -- what others ask ---------------------------------------------------------------
 
@@ -365,7 +351,7 @@ class Consumer:
                 self._fetch(current, job)
             else:
                 ended = job
-                self._handle(current, job)
+                current.worker.handle(job)
 
     def _next_job(
         self, current: _Run, thread_id: int, *, has_permit: bool
@@ -378,9 +364,7 @@ class Consumer:
         """
         while not current.stop.cancelled:
             if self._buffer and (has_permit or self._permits.acquire(blocking=False)):
-                handling = Handling(
-                    self._buffer.popleft(), current.settler.settle, thread_id, current.pid
-                )
+                handling = current.worker.begin(self._buffer.popleft(), thread_id)
                 self._running[thread_id] = handling
                 self._wake()
                 return handling
@@ -475,71 +459,3 @@ class Consumer:
                 listener()
         if not self._running:
             self._ended.notify_all()
-
-    # -- one delivery ------------------------------------------------------------------
-
-    def _handle(self, current: _Run, handling: Handling) -> None:
-        """Decode, run the handler in a context of its own, and settle."""
-        delivery = handling.delivery
-        delivery.when_lost(handling.cancel)
-        try:
-            if delivery.lost:
-                handling.settled_as = LOST
-                return
-            try:
-                handling.body = current.decode(delivery.message.body)
-            except CodecError as error:
-                failed = delivery.attempt - 1
-                reason = reason_of(error)
-                handling.settled_as = current.settler.give_up(delivery, reason, failed, error)
-                return
-            if self.config.auto_ack:
-                handling.settled_as = handling.settle(delivery, Ack())
-            outcome = contextvars.Context().run(self._call, current, handling)
-            if self._forked():
-                _leave_child(outcome)
-            with handling.lock:
-                handling.ended = True
-            if handling.settled_as is None:
-                handling.settled_as = handling.settle(delivery, outcome)
-            elif not isinstance(outcome, Ack):
-                self._log_too_late(handling, outcome)
-        except Exception:  # noqa: BLE001 - whatever a driver raises must not end a worker
-            # What cannot be settled is lost: the broker will bring it back.
-            logger.exception(
-                "message %s of %s cannot be settled", delivery.message.id, delivery.queue
-            )
-        finally:
-            handling.ended = True
-
-    def _call(self, current: _Run, handling: Handling) -> Outcome:
-        enter(handling)
-        return run(self._handler, handling.body, current.stop)
-
-    def _log_too_late(self, handling: Handling, outcome: Outcome) -> None:
-        logger.error(
-            "the handler of message %s of %s ended in %s after it was %s, which changes nothing",
-            handling.delivery.message.id,
-            handling.delivery.queue,
-            outcome,
-            handling.settled_as,
-            exc_info=outcome.error if isinstance(outcome, Fail) else None,
-            extra={"message_id": handling.delivery.message.id, "consumer": self.id},
-        )
-
-
-def _leave_child(outcome: Outcome) -> None:
-    """
-    End a child process that a handler forked and that came back into the worker's loop.
-
-    The loop, its locks and the delivery are the parent's.
-    """
-    error = outcome.error if isinstance(outcome, Fail) else None
-    if isinstance(error, SystemExit):
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
-    else:
-        logger.error("a handler forked, and its child came back; end it by os._exit")
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

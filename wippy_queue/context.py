@@ -25,7 +25,8 @@ class Handling(Cancellation):
         delivery: The delivery.
         settle: Carries out an outcome and returns how the delivery counts.
         body: The decoded body, once there is one.
-        settled_as: How the delivery counts, once it is settled.
+        settled_as: How the delivery counts, once it is settled; ``None`` at the end where it
+            was lost.
         pid: The process that took it.
         lock: Guards ``settled_as`` and ``ended`` against settling by hand in another thread.
         ended: Whether the handler has ended.
