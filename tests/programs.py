@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import attrs
@@ -38,16 +41,22 @@ def run_program(body: str, *, timeout: float = 30) -> Ended:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     assert process.stderr is not None
     lines, moments = [], {}
+    # Ends what hangs, with its forked children holding the pipe: the whole process group.
+    watchdog = threading.Timer(timeout, os.killpg, (process.pid, signal.SIGKILL))
+    watchdog.start()
     try:
         for line in process.stdout:
             lines.append(line)
             moments[line.strip()] = time.monotonic()
-        code = process.wait(timeout)
+        code = process.wait()
     finally:
+        watchdog.cancel()
+        watchdog.join()
         process.kill()
         err = process.stderr.read()
         process.stdout.close()

@@ -83,9 +83,10 @@ def test_child_that_starts_begins_empty_and_works() -> None:
         BUSY
         + """
 def child():
+    global entered
+    entered = threading.Event()  # a handler may have held the parent's for ever
     runtime.start()
     assert runtime.info("app:tasks").message_count == 0
-    entered.clear()
     runtime.publish("app:tasks", "the child's own")
     assert entered.wait(10)
     runtime.wait_idle(10)
