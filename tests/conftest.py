@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 
 import pytest
+from harness import Bench
 from hypothesis import settings
 
 # Seconds that the threads of a test, together, have to end after it.
@@ -42,6 +43,13 @@ def no_thread_is_left_behind() -> Iterator[None]:
         left[0].join(seconds)
     if left:
         pytest.fail("\n".join(["threads left behind:", *map(describe, left)]), pytrace=False)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """Give a running memory driver with a queue, and stop its consumers after the test."""
+    with Bench() as made:
+        yield made
 
 
 def describe(thread: threading.Thread) -> str:

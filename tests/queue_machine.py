@@ -264,6 +264,10 @@ class QueueMachine(RuleBasedStateMachine):
             self.done.add(message_id)
         elif outcome == "cancelled" and (index, message_id) in self.cancelled:
             self.to_place(message_id)
+            if self.consumers[index].running:
+                # It outlived its stop, and comes back to its place behind what the next start
+                # has buffered.
+                self.in_order = False
         elif outcome == "reject" or attempt >= self.attempts:
             if self.driver.running:
                 self.dead.add(message_id)

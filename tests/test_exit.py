@@ -78,6 +78,23 @@ entered.wait(10)
     assert ended.out == "handled to the end\n"
 
 
+def test_exit_timeout_can_be_longer() -> None:
+    """An embedding that sets exit_timeout has the exit wait longer for its handlers."""
+    ended = run_program(
+        STUCK + 'runtime.exit_timeout = 2.0\nprint("end of main", flush=True)',
+    )
+    assert ended.code == 0, ended.err
+    assert 1.9 < ended.seconds_after["end of main"] < 4.0
+
+
+def test_stuck_handler_is_named_once_at_exit() -> None:
+    """The exit hook logs what still runs once, with the stack from the handler on."""
+    ended = run_program(STUCK)
+    assert ended.err.count("stuck-one") == 1
+    assert "in handle" in ended.err
+    assert "concurrent" not in ended.err
+
+
 def test_messages_left_at_exit_are_named() -> None:
     """What the memory driver still holds when the process ends is logged with its count."""
     ended = run_program(

@@ -16,7 +16,7 @@ from .consumer_config import ConsumerConfig, ConsumerFields
 from .context import Handling
 from .driver import Attachment, Driver
 from .errors import ConfigError, ForkedError, StopFromHandlerError, StopTimeoutError
-from .exit_hook import forget, stop_at_exit
+from .exit_hook import EXIT_TIMEOUT, forget, stop_at_exit
 from .fields import FieldError, problem_of
 from .function import handler_of
 from .lifecycle import lifecycle_of
@@ -96,6 +96,12 @@ class Consumer:
         fields: ``concurrency``, ``prefetch``, ``auto_ack``, ``driver_options`` and
             ``lifecycle``, as in ``ConsumerConfig``.
 
+    Attributes:
+        id: Its ID.
+        config: Its fields.
+        exit_timeout: Seconds that the exit of the interpreter waits for its handlers where
+            nobody stopped it, 1 by default; may be set.
+
     Raises:
         ConfigError: A field or the function is wrong.
     """
@@ -126,6 +132,7 @@ class Consumer:
         self.id = id or f"{queue}.consumer"
         self._driver = driver
         self._before_start = before_start
+        self.exit_timeout = EXIT_TIMEOUT
         self._pid: int | None = None
         self._begin()
 
@@ -179,7 +186,8 @@ class Consumer:
                 current.wake_all()
                 current.pool.retire()
                 raise
-        stop_at_exit(self)
+        if self._before_start is None:  # else its runtime is stopped
+            stop_at_exit(self)
 
     def _attach(self) -> _Run:
         """Attach to the queue as it is declared now."""
@@ -410,7 +418,12 @@ class Consumer:
         try:
             taken = current.attachment.take(free)
         except Exception:  # noqa: BLE001 - the consumer must not end unnoticed
-            logger.exception("%s cannot take from %s and stops", self.id, self.config.queue)
+            logger.exception(
+                "%s cannot take from %s and stops",
+                self.id,
+                self.config.queue,
+                extra={"queue": str(self.config.queue), "consumer": self.id},
+            )
             taken = []
         with self._lock:
             self._credits += free - len(taken)
@@ -437,7 +450,12 @@ class Consumer:
             lost = sum(delivery.lost for delivery in deliveries)
         except Exception:  # noqa: BLE001 - whatever a driver raises must not end a stop
             # What cannot be returned is lost: the broker will bring it back.
-            logger.exception("%d messages of %s cannot be returned", len(deliveries), self.id)
+            logger.exception(
+                "%d messages of %s cannot be returned",
+                len(deliveries),
+                self.config.queue,
+                extra={"queue": str(self.config.queue), "consumer": self.id},
+            )
             lost = len(deliveries)
         with self._lock:
             self._totals[LOST] += lost

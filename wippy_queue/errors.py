@@ -68,7 +68,7 @@ class ConfigProblem:
 
     @property
     def field(self) -> str:
-        """The path as text: ``lifecycle.depends_on[1]``."""
+        """The path as text, such as ``lifecycle.depends_on[1]``."""
         text = ""
         for key in self.path:
             text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key

@@ -11,11 +11,18 @@ from .log import logger
 from .report import StopReport
 
 EXIT_TIMEOUT: Final = 1.0
-"""Seconds that the exit of the interpreter waits at most for running handlers."""
+"""Seconds that the exit of the interpreter waits for running handlers, where nobody sets more."""
 
 
 class Stoppable(Protocol):
-    """What the hook can stop; in a forked child both must return at once."""
+    """
+    What the hook can stop; in a forked child its methods must return at once.
+
+    Attributes:
+        exit_timeout: Seconds that the exit may wait for it.
+    """
+
+    exit_timeout: float
 
     def request_stop(self) -> None:
         """Begin to stop, without waiting."""
@@ -38,14 +45,14 @@ def forget(part: Stoppable) -> None:
 
 
 def _stop_all() -> None:
-    """Stop everything within one deadline; errors are logged, since nobody can catch them."""
-    deadline = time.monotonic() + EXIT_TIMEOUT
+    """Stop everything at once; errors are logged, since nobody can catch them."""
+    began = time.monotonic()
     parts = list(_running)
     for part in parts:
         part.request_stop()
     for part in parts:
         try:
-            part.stop(max(0.0, deadline - time.monotonic()))
+            part.stop(max(0.0, began + part.exit_timeout - time.monotonic()))
         except Exception as error:  # noqa: BLE001 - an exit hook has no caller
             logger.warning("at interpreter exit: %s", error)
 

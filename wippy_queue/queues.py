@@ -9,7 +9,17 @@ import attrs
 
 from .codec import codec_name
 from .errors import ConfigError, ConfigProblem
-from .fields import FieldError, checked, duration, entry_id, optional, referring, text, whole
+from .fields import (
+    FieldError,
+    checked,
+    duration,
+    entry_id,
+    optional,
+    problem_of,
+    referring,
+    text,
+    whole,
+)
 from .ids import EntryId
 from .retry import RetryPolicy, retry_policy
 from .structure import structure
@@ -31,6 +41,22 @@ class DeadLetter:
 
 def _dead_letter(value: DeadLetter | Mapping[str, object] | None) -> DeadLetter | None:
     return None if value is None else structure(DeadLetter, value, path=("dead_letter",))
+
+
+# Named functions, from whose types mypy learns that plain text will do.
+def _id(value: str) -> EntryId:
+    return _checked_id(value, "id")
+
+
+def _driver(value: str | None) -> EntryId | None:
+    return None if value is None else _checked_id(value, "driver")
+
+
+def _checked_id(value: str, field: str) -> EntryId:
+    try:
+        return entry_id(value)
+    except FieldError as error:
+        raise ConfigError([problem_of(error, (field,))]) from None
 
 
 def _options(value: Any) -> Any:
@@ -61,8 +87,8 @@ class QueueConfig:
         ConfigError: A field is wrong.
     """
 
-    id: EntryId = referring(entry_id)
-    driver: EntryId | None = referring(optional(entry_id), default=None)
+    id: EntryId = attrs.field(converter=_id)
+    driver: EntryId | None = attrs.field(converter=_driver, default=None)
     options: Any = checked(_options, factory=dict)
     driver_options: Mapping[str, Any] = checked(_options, factory=dict)
     queue_name: str = checked(text)
@@ -88,7 +114,7 @@ class QueueConfig:
 
     @property
     def retry_policy(self) -> RetryPolicy:
-        """The policy in force: ``retry``, with ``dead_letter.max_attempts`` where that is given."""
+        """The policy in force, with ``dead_letter.max_attempts`` where that is given."""
         if self.dead_letter is None or self.dead_letter.max_attempts is None:
             return self.retry
         return attrs.evolve(self.retry, max_attempts=self.dead_letter.max_attempts)

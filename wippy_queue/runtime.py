@@ -25,7 +25,7 @@ from .errors import (
     StopTimeoutError,
     UnavailableError,
 )
-from .exit_hook import forget, stop_at_exit
+from .exit_hook import EXIT_TIMEOUT, forget, stop_at_exit
 from .idle import Quiet, wait_until_quiet
 from .lifecycle import Lifecycle, lifecycle_of
 from .log import logger
@@ -43,6 +43,10 @@ class Runtime:
     Made empty, from files or from text; parts can be added in code at any time. Nothing
     starts before ``start``, a ``with`` block, or the first ``publish``. Methods may be called
     from any thread, but not inside a signal handler.
+
+    Attributes:
+        exit_timeout: Seconds that the exit of the interpreter waits for handlers where nobody
+            stopped the runtime, 1 by default; may be set.
     """
 
     def __init__(self) -> None:
@@ -56,6 +60,7 @@ class Runtime:
         # The publishers of queues whose drivers run: read without the lock, as one look-up.
         self._publishers: dict[str, Publisher] = {}
         self._pid: int | None = None
+        self.exit_timeout = EXIT_TIMEOUT
 
     # -- making ------------------------------------------------------------------------
 
@@ -292,7 +297,6 @@ class Runtime:
             except BaseException:
                 self._choice, self._stopped = before
                 raise
-        stop_at_exit(self)
 
     def _would_start(self, consumer: Consumer) -> bool:
         """Return whether the last start was to start this consumer."""
@@ -302,6 +306,7 @@ class Runtime:
 
     def _start_parts(self, wanted: Iterable[str]) -> None:
         """Start parts and what they need, in order; on a failure stop what this started."""
+        stop_at_exit(self)
         started: list[Callable[[], object]] = []
         try:
             for part_id in self._parts.order(wanted):
@@ -403,7 +408,7 @@ class Runtime:
 
     @property
     def stop_timeout(self) -> float:
-        """Seconds that ``stop`` takes where it is given no timeout: the longest of the parts."""
+        """Seconds that ``stop`` takes where it is given no timeout, the longest of the parts."""
         drivers = [part.lifecycle.stop_timeout for part in self._parts.drivers.values()]
         consumers = [each.config.lifecycle.stop_timeout for each in self._parts.consumers.values()]
         return max(drivers + consumers, default=0.0)

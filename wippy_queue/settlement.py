@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -12,7 +12,7 @@ from .driver import Driver
 from .errors import QueueNotFoundError
 from .function import Ack, Fail, GiveUp, Outcome
 from .ids import EntryId
-from .log import logger
+from .log import fields, logger
 from .message import (
     ATTEMPTS,
     DEAD_LETTER_REASON,
@@ -93,7 +93,7 @@ class Settler:
             delivery.queue,
             delay,
             exc_info=error,
-            extra=self._fields(delivery, next_delay=delay),
+            extra=fields(delivery, self._consumer, next_delay=delay),
         )
         return NACKED
 
@@ -130,7 +130,7 @@ class Settler:
                 target,
                 self._policy.max_delay,
                 refusal,
-                extra=self._fields(delivery, next_delay=self._policy.max_delay),
+                extra=fields(delivery, self._consumer, next_delay=self._policy.max_delay),
             )
             return NACKED
         delivery.settle_ack()
@@ -141,7 +141,7 @@ class Settler:
             target,
             reason,
             exc_info=error,
-            extra=self._fields(delivery, dead_letter_queue=target),
+            extra=fields(delivery, self._consumer, dead_letter_queue=target),
         )
         return DEAD_LETTERED
 
@@ -173,17 +173,8 @@ class Settler:
             delivery.queue,
             delay,
             exc_info=error,
-            extra=self._fields(delivery, next_delay=delay),
+            extra=fields(delivery, self._consumer, next_delay=delay),
         )
-
-    def _fields(self, delivery: Delivery, **more: Any) -> dict[str, Any]:
-        return {
-            "queue": str(delivery.queue),
-            "message_id": delivery.message.id,
-            "attempt": delivery.attempt,
-            "consumer": self._consumer,
-            **more,
-        }
 
 
 def reason_of(error: BaseException | None) -> str:

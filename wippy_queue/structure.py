@@ -23,6 +23,8 @@ from .ids import EntryId
 T = TypeVar("T")
 Path = tuple[str | int, ...]
 
+_LEAVES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
 
 def structure(cls: type[T], data: Any, *, namespace: str | None = None, path: Path = ()) -> T:
     """
@@ -61,10 +63,27 @@ def _converter(namespace: str | None) -> cattrs.Converter:
             raise FieldError("a list of IDs", value)
         return tuple(converter.structure(list(value), list[EntryId]))
 
+    for kind, name in _LEAVES.items():
+        converter.register_structure_hook(kind, _strictly(kind, name))
     converter.register_structure_hook(EntryId, structure_id)
     converter.register_structure_hook_func(lambda kind: kind == tuple[EntryId, ...], structure_ids)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(cls, converter))
     return converter
+
+
+def _strictly(kind: type, name: str) -> Callable[[Any, Any], Any]:
+    """Return a hook that takes values of ``kind`` alone, where cattrs would convert others."""
+
+    def hook(value: Any, _: object) -> Any:
+        if isinstance(value, bool) is not (kind is bool):
+            raise FieldError(name, value)
+        if kind is float and isinstance(value, int):
+            return float(value)
+        if not isinstance(value, kind):
+            raise FieldError(name, value)
+        return value
+
+    return hook
 
 
 def _class_hook(cls: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:

@@ -14,7 +14,7 @@ from .cancellation import Cancellation
 from .context import Handling, enter
 from .errors import CodecError
 from .function import Ack, Fail, Handler, Outcome, run
-from .log import logger
+from .log import fields, logger
 from .message import Delivery
 from .report import RunningMessage
 from .settlement import Settler, reason_of
@@ -68,7 +68,10 @@ class Worker:
                 self._run_handler(handling)
         except Exception:  # noqa: BLE001 - whatever a driver raises must not end a worker
             logger.exception(
-                "message %s of %s cannot be settled", delivery.message.id, delivery.queue
+                "message %s of %s cannot be settled",
+                delivery.message.id,
+                delivery.queue,
+                extra=fields(delivery, self._consumer),
             )
         finally:
             handling.ended = True
@@ -112,19 +115,24 @@ class Worker:
             outcome,
             handling.settled_as,
             exc_info=outcome.error if isinstance(outcome, Fail) else None,
-            extra={"message_id": handling.delivery.message.id, "consumer": self._consumer},
+            extra=fields(handling.delivery, self._consumer),
         )
 
 
 def describe(handling: Handling, consumer: str) -> RunningMessage:
     """Return what there is to say of a message whose handler runs in another thread."""
     frame = sys._current_frames().get(handling.thread_id)
+    stack = traceback.extract_stack(frame) if frame else []
+    # From the handler on; what is above it is the pool's and ours.
+    ours = [index for index, line in enumerate(stack) if line.filename == run.__code__.co_filename]
+    if ours:
+        stack = stack[ours[0] + 1 :]
     return RunningMessage(
         message_id=handling.delivery.message.id,
         queue=str(handling.delivery.queue),
         consumer=consumer,
         seconds=time.monotonic() - handling.started,
-        stack="".join(traceback.format_stack(frame)) if frame else "(it has just ended)\n",
+        stack="".join(traceback.format_list(stack)) or "(outside the handler)\n",
     )
 
 
