@@ -1,0 +1,1 @@
+"""wippy_queue and its peers side by side."""
