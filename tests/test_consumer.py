@@ -1,6 +1,7 @@
 """The consumer: its bounds, its start and stop, and what it does when things go wrong."""
 
 import contextvars
+import gc
 import itertools
 import logging
 import queue
@@ -531,6 +532,27 @@ def test_a_stop_that_times_out_names_what_runs(bench):
         assert each.message_id in str(error)
     assert "app:tasks in app:worker" in str(error)
     assert "hang_in_here" in str(error)
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_a_stop_that_times_out_leaves_the_collector_alone(bench, collecting):
+    """
+    Reading the stacks switches the garbage collector off for a moment, and back as it was.
+
+    A collection in that moment can freeze the whole process on early releases of CPython 3.11.
+    """
+    bench.publish("a")
+    gate = bench.gate()
+    consumer = bench.consumer(gate)
+    gate.entered()
+    if not collecting:
+        gc.disable()
+    try:
+        with pytest.raises(StopTimeoutError):
+            consumer.stop(0)
+        assert gc.isenabled() is collecting
+    finally:
+        gc.enable()
 
 
 def test_a_stop_that_timed_out_can_be_waited_for_again(bench):

@@ -123,3 +123,16 @@ def test_a_pool_without_threads_fails(monkeypatch):
     go.set()
     ended(pool)
     assert not any(thread.is_alive() for thread in started)
+
+
+def test_a_loop_that_dies_is_logged(caplog):
+    """What ends a loop other than its return is logged, not kept in a future nobody reads."""
+
+    def loop():
+        raise KeyError("lost")
+
+    pool = WorkerPool("app:worker", 1)
+    pool.start(loop)
+    ended(pool)
+    assert "a worker thread died" in caplog.text
+    assert "KeyError: 'lost'" in caplog.text

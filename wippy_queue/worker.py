@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from .cancellation import Cancellation
@@ -119,9 +122,13 @@ class Worker:
         )
 
 
+# Guards the switch of the garbage collector in _frame_of.
+_COLLECTOR = threading.Lock()
+
+
 def describe(handling: Handling, consumer: str) -> RunningMessage:
     """Return what there is to say of a message whose handler runs in another thread."""
-    frame = sys._current_frames().get(handling.thread_id)
+    frame = _frame_of(handling.thread_id)
     stack = traceback.extract_stack(frame) if frame else []
     # From the handler on; what is above it is the pool's and ours.
     ours = [index for index, line in enumerate(stack) if line.filename == run.__code__.co_filename]
@@ -134,6 +141,23 @@ def describe(handling: Handling, consumer: str) -> RunningMessage:
         seconds=time.monotonic() - handling.started,
         stack="".join(traceback.format_list(stack)) or "(outside the handler)\n",
     )
+
+
+def _frame_of(thread_id: int) -> FrameType | None:
+    """
+    Return the frame that a thread executes.
+
+    Up to CPython 3.11.8 a garbage collection inside ``sys._current_frames`` can freeze the
+    whole process (gh-106883), so none may begin there.
+    """
+    with _COLLECTOR:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames().get(thread_id)
+        finally:
+            if collecting:
+                gc.enable()
 
 
 def _leave_child(outcome: Outcome) -> None:

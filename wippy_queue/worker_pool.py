@@ -6,7 +6,9 @@ import concurrent.futures.thread
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from .log import logger
 
 
 class WorkerPool:
@@ -45,7 +47,7 @@ class WorkerPool:
         def submit() -> None:
             try:
                 for _ in range(self._loops):
-                    self._executor.submit(loop)
+                    self._executor.submit(loop).add_done_callback(_log_death)
             except BaseException as error:  # noqa: BLE001 - handed to the caller of start
                 failure.append(error)
             self._threads = list(self._executor._threads)
@@ -66,3 +68,10 @@ class WorkerPool:
         """Wait for the threads to end, until ``deadline`` on the monotonic clock."""
         for thread in self._threads:
             thread.join(min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
+
+
+def _log_death(loop: Future[None]) -> None:
+    """Say that a loop has died, which the executor would keep to itself."""
+    error = loop.exception()
+    if error is not None:
+        logger.critical("a worker thread died; this is a defect of the library", exc_info=error)
