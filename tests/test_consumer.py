@@ -745,6 +745,24 @@ def test_old_handlers_count_in_the_next_stop(bench):
     assert consumer.stop(SOON) == StopReport(acked=2)
 
 
+def test_a_start_that_fails_ends_no_report(bench):
+    """A consumer that could not be started again still waits for its old handlers."""
+    bench.publish("a")
+    gate = bench.gate()
+    consumer = bench.consumer(gate)
+    gate.entered()
+    with pytest.raises(StopTimeoutError):
+        consumer.stop(0)
+    bench.driver.stop()
+    with pytest.raises(UnavailableError):
+        consumer.start()
+    began = watch(consumer._ended)
+    stopping = in_thread(consumer.stop, SOON)
+    began.get(timeout=SOON)
+    gate.end()
+    assert stopping.result(SOON) == StopReport(acked=1)
+
+
 def test_an_old_handler_is_still_cancelled(bench):
     """A handler whose stop timed out, and ends by its cancellation, releases its message."""
     bench.publish("a")

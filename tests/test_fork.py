@@ -198,3 +198,27 @@ with runtime:
 """
     )
     assert (ended.code, ended.out, ended.err) == (0, "child 5\n", "")
+
+
+def test_child_that_only_publishes_starts_what_it_needs() -> None:
+    """start(consumers=False) in the child is enough, also where no driver starts by itself."""
+    ended = run_program(
+        """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+runtime = Runtime.from_yaml(\"\"\"
+namespace: app
+entries:
+  - {name: memory, kind: queue.driver.memory}
+  - {name: tasks, kind: queue.queue, driver: memory}
+\"\"\")
+runtime.publish("app:tasks", 1)
+child = os.fork()
+if not child:
+    runtime.start(consumers=False)
+    runtime.publish("app:tasks", 2)
+    os._exit(0 if runtime.stop().discarded == 1 else 3)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    )
+    assert ended.code == 0, ended.err

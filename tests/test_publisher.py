@@ -277,7 +277,7 @@ def test_no_timeout_waits_without_end(bench):
 @pytest.mark.parametrize("timeout", [-1, -0.001, math.nan])
 def test_a_wrong_timeout_is_refused(bench, timeout):
     """A wait has a length, or none."""
-    with pytest.raises(ValueError, match="timeout takes seconds of at least 0, or None"):
+    with pytest.raises(ValueError, match="timeout takes seconds of at least 0"):
         bench.publisher.publish(TASKS, 1, timeout=timeout)
 
 

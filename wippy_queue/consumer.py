@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 from .cancellation import Cancellation
 from .codec import CODECS
@@ -17,7 +17,7 @@ from .context import Handling
 from .driver import Attachment, Driver
 from .errors import ConfigError, ForkedError, StopFromHandlerError, StopTimeoutError
 from .exit_hook import EXIT_TIMEOUT, forget, stop_at_exit
-from .fields import FieldError, problem_of
+from .fields import FieldError, check_timeout, problem_of
 from .function import handler_of
 from .lifecycle import lifecycle_of
 from .log import logger
@@ -27,6 +27,9 @@ from .settlement import LOST, RELEASED, SETTLEMENTS, Settler
 from .structure import structure
 from .worker import Worker, describe
 from .worker_pool import WorkerPool
+
+HAND_BACK_TIMEOUT: Final = 0.1
+"""Seconds that a stop gives the driver at least to hand over and take back deliveries."""
 
 
 class _Run:
@@ -66,6 +69,11 @@ class _Run:
         self.returning = False
         self.baseline: dict[str, int] = {}
         self.report: StopReport | None = None
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether deliveries may be on their way from or to the driver."""
+        return self.fetching or self.returning
 
     def wake_all(self) -> None:
         """Wake every loop that waits."""
@@ -170,19 +178,21 @@ class Consumer:
         if self._forked():
             self._begin()
         with self._lock:
-            if self._run is not None:
-                if not self._run.stop.cancelled:
-                    return
-                self._run.report = self._report(self._run)
+            previous = self._run
+            if previous is not None and not previous.stop.cancelled:
+                return
+            current = self._attach()
+            if previous is not None:
+                previous.report = self._report(previous)
                 self._ended.notify_all()
-            self._run = current = self._attach()
+            self._run = current
             self._pid = os.getpid()
             try:
                 current.pool.start(lambda: self._loop(current))
             except BaseException:
                 current.baseline = dict(self._totals)
                 current.stop.cancel()
-                current.attachment.close()
+                self._close(current)
                 current.wake_all()
                 current.pool.retire()
                 raise
@@ -233,15 +243,28 @@ class Consumer:
             self._buffer.clear()
             handlings = list(self._running.values())
             current.wake_all()
-        current.attachment.close()
-        current.pool.retire()
-        for handling in handlings:
-            handling.cancel()
-        self._return(current, buffered)
-        with self._lock:
-            current.returning = False
-            self._changed()
+        try:
+            self._close(current)
+            current.pool.retire()
+            for handling in handlings:
+                handling.cancel()
+        finally:
+            self._return(current, buffered)
+            with self._lock:
+                current.returning = False
+                self._changed()
         return current
+
+    def _close(self, current: _Run) -> None:
+        try:
+            current.attachment.close()
+        except Exception:  # noqa: BLE001 - whatever a driver raises must not end a stop
+            logger.exception(
+                "%s cannot detach from %s",
+                self.id,
+                self.config.queue,
+                extra={"queue": str(self.config.queue), "consumer": self.id},
+            )
 
     def stop(self, timeout: float | None = None) -> StopReport:
         """
@@ -264,6 +287,7 @@ class Consumer:
         Source:
             Wippy documentation, ``system/queue.md``, Graceful Shutdown.
         """
+        check_timeout(timeout)
         if self._forked():
             return StopReport()
         deadline = time.monotonic() + (
@@ -273,19 +297,23 @@ class Consumer:
         current = self._request_stop()
         if current is None:
             return StopReport()
+        hand_back = max(deadline, time.monotonic() + HAND_BACK_TIMEOUT)
         with self._lock:
             # Woken by _changed: a handler ended, the fetcher came back, the buffer is
             # returned; and by start, which gives the report.
-            while current.report is None and self._holds(current):
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
+            while current.report is None and (self._running or current.in_hand):
+                until = hand_back if current.in_hand else deadline
+                if (remaining := until - time.monotonic()) <= 0:
                     break
                 self._ended.wait(min(remaining, threading.TIMEOUT_MAX))
             report = current.report or self._report(current)
             running = list(self._running.values()) if report.running else []
+            in_hand = current.report is None and current.in_hand
         forget(self)
-        if running:
-            raise StopTimeoutError(report, [describe(handling, self.id) for handling in running])
+        if running or in_hand:
+            still_running = [describe(handling, self.id) for handling in running]
+            missing = f"what {self.id} returns to its driver" if in_hand else None
+            raise StopTimeoutError(report, still_running, waiting_for=missing)
         current.pool.join(deadline)
         return report
 
@@ -296,9 +324,6 @@ class Consumer:
                 f"{self.id} cannot be stopped by its own handler, which stop would wait for; "
                 "call request_stop()"
             )
-
-    def _holds(self, current: _Run) -> bool:
-        return bool(self._running) or current.fetching or current.returning
 
     def _report(self, current: _Run) -> StopReport:
         if not current.stop.cancelled:
@@ -461,6 +486,7 @@ class Consumer:
             self._totals[LOST] += lost
             self._totals[RELEASED] += len(deliveries) - lost
             self._credits += len(deliveries)
+            self._wake()
 
     def _record(self, ended: Handling) -> None:
         """Count a delivery whose handler has ended. Called with the lock."""

@@ -183,12 +183,20 @@ class StopTimeoutError(QueueError, TimeoutError):
     Attributes:
         report: What became of everything that was held.
         running: The messages whose handlers still run, with their stacks.
+        waiting_for: What else the stop waited for in vain, in words.
     """
 
-    def __init__(self, report: StopReport, running: Iterable[RunningMessage]) -> None:
+    def __init__(
+        self,
+        report: StopReport,
+        running: Iterable[RunningMessage],
+        waiting_for: str | None = None,
+    ) -> None:
         self.report = report
+        self.waiting_for = waiting_for
         self.running: list[RunningMessage] = list(running)
-        lines = [f"stop timed out: {len(self.running)} handler(s) still running"]
+        also = f", waiting for {waiting_for}" if waiting_for else ""
+        lines = [f"stop timed out: {len(self.running)} handler(s) still running{also}"]
         for message in self.running:
             lines.append(
                 f"  {message.message_id} of {message.queue} in {message.consumer} "
@@ -199,7 +207,7 @@ class StopTimeoutError(QueueError, TimeoutError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the arguments, which are not the text."""
-        return type(self), (self.report, self.running)
+        return type(self), (self.report, self.running, self.waiting_for)
 
 
 class StopFromHandlerError(QueueError, RuntimeError):
@@ -249,7 +257,11 @@ class RetryAfter(Exception):  # noqa: N818 - a signal of a handler, not an error
     seconds: float = 0.0
 
     def __init__(self, seconds: float) -> None:
-        if isinstance(seconds, bool) or not 0 <= seconds < float("inf"):
+        try:
+            valid = not isinstance(seconds, bool) and 0 <= seconds < float("inf")
+        except TypeError:
+            valid = False
+        if not valid:
             raise ValueError(f"RetryAfter takes seconds of at least 0, got {seconds!r}")
         super().__init__(seconds)
         self.seconds = float(seconds)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import time
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from .log import logger
@@ -49,12 +51,17 @@ def _stop_all() -> None:
     began = time.monotonic()
     parts = list(_running)
     for part in parts:
-        part.request_stop()
+        _log_errors(part.request_stop)
     for part in parts:
-        try:
-            part.stop(max(0.0, began + part.exit_timeout - time.monotonic()))
-        except Exception as error:  # noqa: BLE001 - an exit hook has no caller
-            logger.warning("at interpreter exit: %s", error)
+        left = max(0.0, began + part.exit_timeout - time.monotonic())
+        _log_errors(partial(part.stop, left))
+
+
+def _log_errors(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except Exception as error:  # noqa: BLE001 - an exit hook has no caller
+        logger.warning("at interpreter exit: %s", error)
 
 
 # It does nothing where nothing was started, and nothing in a forked child.

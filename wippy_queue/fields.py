@@ -248,3 +248,16 @@ def entry_ids(value: Any) -> tuple[EntryId, ...]:
 def optional(check: Check) -> Check:
     """Return a check that lets ``None`` pass."""
     return lambda value: None if value is None else check(value)
+
+
+def check_timeout(value: object) -> None:
+    """
+    Check the timeout of a call: seconds as a number, or ``None``.
+
+    Raises:
+        ValueError: It is something else, or negative.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ValueError(f"timeout takes seconds of at least 0 as a number, or None, got {value!r}")

@@ -131,6 +131,8 @@ class Parts:
 
     def queue(self, id: str) -> QueueConfig:
         """Return a queue, also a dead-letter queue nobody declared, or ``QueueNotFoundError``."""
+        if not isinstance(id, str):
+            raise QueueNotFoundError(f"a queue's ID is text, got {id!r}")
         known = self.queues.get(id)
         return known or _find(self.all_queues(), id, "queue", QueueNotFoundError)
 

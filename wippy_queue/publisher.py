@@ -5,16 +5,17 @@ from __future__ import annotations
 import enum
 import itertools
 import math
-import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from .codec import CODECS
 from .context import current_handling
 from .driver import Driver
 from .errors import Cancelled, CodecError, PublishError
+from .fields import check_timeout
 from .message import TIMESTAMP, HeaderValue, Message, is_reserved
+from .message_ids import MessageIds
 from .queues import QueueConfig
 
 BATCH: Final = 100
@@ -33,6 +34,8 @@ QUEUE_TIMEOUT: Final = QueueTimeout.QUEUE_TIMEOUT
 """The default of a publish's timeout: the queue's ``publish_timeout``."""
 
 Timeout = float | None | QueueTimeout
+
+_IDS = MessageIds()
 
 
 class Publisher:
@@ -120,7 +123,7 @@ class Publisher:
         config = self._driver.queue_config(queue_id)
         accepted: list[str] = []
         remaining = iter(bodies)
-        while chunk := list(itertools.islice(remaining, BATCH)):
+        while chunk := _read(remaining, queue_id, accepted):
             try:
                 batch = [_message(config, body, headers, None) for body in chunk]
                 self._hand_over(config, batch, timeout)
@@ -146,8 +149,8 @@ class Publisher:
     def _hand_over(self, config: QueueConfig, messages: list[Message], timeout: Timeout) -> None:
         if timeout is QUEUE_TIMEOUT:
             timeout = config.publish_timeout
-        elif timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout takes seconds of at least 0, or None, got {timeout!r}")
+        else:
+            check_timeout(timeout)
         handling = current_handling()
         if handling is None:
             self._driver.publish(config.id, messages, timeout)
@@ -155,6 +158,19 @@ class Publisher:
         if handling.delivery.queue == config.id:
             timeout = 0.0
         self._driver.publish(config.id, messages, timeout, handling)
+
+
+def _read(bodies: Iterator[Any], queue_id: str, accepted: list[str]) -> list[Any]:
+    """Read the next batch; what the caller's iterable raises keeps the account."""
+    try:
+        return list(itertools.islice(bodies, BATCH))
+    except Exception as error:
+        raise PublishError(
+            f"{queue_id}: reading the bodies failed: {error!r}; {len(accepted)} messages before "
+            "this batch were accepted",
+            queue=queue_id,
+            accepted=accepted,
+        ) from error
 
 
 def _message(
@@ -165,7 +181,7 @@ def _message(
 ) -> Message:
     """Check and encode what a caller gave."""
     if message_id is None:
-        message_id = os.urandom(16).hex()
+        message_id = _IDS.new()
     elif not _is_short_text(message_id):
         raise _refused(config, f"a message id is text of 1 to 255 bytes, got {message_id!r}")
     made: dict[str, HeaderValue] = {TIMESTAMP: int(time.time())}

@@ -26,6 +26,7 @@ from .errors import (
     UnavailableError,
 )
 from .exit_hook import EXIT_TIMEOUT, forget, stop_at_exit
+from .fields import check_timeout
 from .idle import Quiet, wait_until_quiet
 from .lifecycle import Lifecycle, lifecycle_of
 from .log import logger
@@ -33,7 +34,7 @@ from .message import HeaderValue
 from .parts import DriverPart, Parts
 from .publisher import QUEUE_TIMEOUT, Publisher, Timeout
 from .queues import QueueConfig, QueueFields
-from .report import RunningMessage, StopReport
+from .report import StopReport
 
 
 class Runtime:
@@ -119,7 +120,11 @@ class Runtime:
             part = DriverPart(driver, lifecycle_of(lifecycle))
             self._parts.drivers[self._parts.new_id(id)] = part
             if self._choice is not None and part.lifecycle.auto_start:
-                self._start_parts([id])
+                try:
+                    self._start_parts([id])
+                except BaseException:
+                    del self._parts.drivers[id]
+                    raise
 
     def add_queue(self, id: str, *, driver: str, **fields: Unpack[QueueFields]) -> None:
         """
@@ -173,7 +178,11 @@ class Runtime:
             new_id = self._parts.new_id(id)
             consumer = self._parts.add_consumer(new_id, queue, func, dict(fields))
             if self._would_start(consumer):
-                self._start_parts([new_id])
+                try:
+                    self._start_parts([new_id])
+                except BaseException:
+                    del self._parts.consumers[new_id]
+                    raise
             return consumer
 
     # -- looking up --------------------------------------------------------------------
@@ -230,10 +239,15 @@ class Runtime:
         return self._publisher(queue_id).publish_many(queue_id, bodies, headers, timeout=timeout)
 
     def _publisher(self, queue_id: str) -> Publisher:
-        publisher = self._publishers.get(queue_id)
+        publishers = self._publishers
+        publisher = publishers.get(queue_id)
         if publisher is not None:
             return publisher
         self._check_process()
+        if not self._stopped and _declared(driver := self._parts.driver_of(queue_id), queue_id):
+            # Without the lock, which another thread may hold for long while it starts parts.
+            publisher = publishers[queue_id] = Publisher(driver)
+            return publisher
         with self._lock:
             config = self._parts.queue(queue_id)
             self._refuse_when_stopped(queue_id)
@@ -282,6 +296,7 @@ class Runtime:
             self._lock = threading.RLock()
             self._publishers = {}
             self._stopped = False
+            self._pid = None
         with self._lock:
             if isinstance(consumers, str):
                 raise TypeError("consumers takes true, false or a list of IDs, not one text")
@@ -297,6 +312,15 @@ class Runtime:
             except BaseException:
                 self._choice, self._stopped = before
                 raise
+            if (
+                consumers is True
+                and all_consumers
+                and not any(each.running for each in all_consumers.values())
+            ):
+                logger.warning(
+                    "no consumer was started, since none has lifecycle.auto_start: true: %s",
+                    ", ".join(all_consumers),
+                )
 
     def _would_start(self, consumer: Consumer) -> bool:
         """Return whether the last start was to start this consumer."""
@@ -379,6 +403,7 @@ class Runtime:
         """
         if self._forked():
             return StopReport()
+        check_timeout(timeout)
         if timeout is None:
             timeout = self.stop_timeout
         deadline = time.monotonic() + timeout
@@ -388,22 +413,33 @@ class Runtime:
         if drain:
             wait_until_quiet(Quiet.READY_AND_IN_FLIGHT, consumers, self._info_of, deadline)
         self.request_stop()
-        report, running, busy = StopReport(), list[RunningMessage](), set[Driver]()
+        report, timeouts, busy = StopReport(), list[StopTimeoutError](), set[Driver]()
         for consumer in consumers:
             try:
                 report += consumer.stop(max(0.0, deadline - time.monotonic()))
             except StopTimeoutError as error:
                 report += error.report
-                running += error.running
+                timeouts.append(error)
                 busy.add(self._parts.driver_of(consumer.config.queue))
-        with self._lock:
+        running = [message for error in timeouts for message in error.running]
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            starting = "the thread that is starting this runtime"
+            raise StopTimeoutError(report, running, waiting_for=starting)
+        try:
             self._choice, self._stopped = None, True
             self._publishers = {}
+            for consumer in self._parts.consumers.values():
+                if consumer.running:  # another thread has started it since
+                    consumer.request_stop()
+                    busy.add(self._parts.driver_of(consumer.config.queue))
             self._stop_drivers(busy, deadline)
+        finally:
+            self._lock.release()
         report += StopReport(discarded=self._discarded())
         forget(self)
-        if running:
-            raise StopTimeoutError(report, running)
+        if timeouts:
+            missing = ", ".join(error.waiting_for for error in timeouts if error.waiting_for)
+            raise StopTimeoutError(report, running, waiting_for=missing or None)
         return report
 
     @property
@@ -458,6 +494,7 @@ class Runtime:
                 message falls due.
         """
         self._check_process()
+        check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         consumers = list(self._parts.consumers.values())
         left = wait_until_quiet(Quiet.EVERYTHING, consumers, self._info_of, deadline)
@@ -497,6 +534,14 @@ def _entry(id: str) -> Iterator[None]:
     except ConfigError as error:
         named = [attrs.evolve(problem, entry=problem.entry or id) for problem in error.problems]
         raise ConfigError(named) from None
+
+
+def _declared(driver: Driver, queue_id: str) -> bool:
+    """Return whether a driver runs and knows a queue."""
+    try:
+        return driver.running and driver.queue_config(queue_id) is not None
+    except QueueNotFoundError:
+        return False
 
 
 def _declare(driver: Driver, config: QueueConfig) -> None:

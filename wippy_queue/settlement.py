@@ -145,6 +145,18 @@ class Settler:
         )
         return DEAD_LETTERED
 
+    def keep(self, delivery: Delivery) -> str | None:
+        """
+        Nack a delivery that nobody could settle, delayed by the policy's ``max_delay``.
+
+        Returns:
+            How it counts, ``None`` where somebody has settled it all the same.
+        """
+        if not delivery.try_claim():
+            return None
+        delivery.settle_nack(self._policy.max_delay)
+        return NACKED
+
     def _publish_dead_letter(
         self, target: EntryId, delivery: Delivery, reason: str, failed_attempts: int
     ) -> None:
@@ -181,4 +193,7 @@ def reason_of(error: BaseException | None) -> str:
     """Return what a dead letter says of an error: its type and text."""
     if error is None:
         return "nacked by its handler"
-    return "".join(traceback.format_exception_only(error)).strip()
+    try:
+        return "".join(traceback.format_exception_only(error)).strip()
+    except Exception:  # noqa: BLE001 - odd fields of a SyntaxError, to name one, make it raise
+        return type(error).__qualname__

@@ -76,8 +76,15 @@ class Worker:
                 delivery.queue,
                 extra=fields(delivery, self._consumer),
             )
+            handling.settled_as = handling.settled_as or self._keep(delivery)
         finally:
             handling.ended = True
+
+    def _keep(self, delivery: Delivery) -> str | None:
+        try:
+            return self._settler.keep(delivery)
+        except Exception:  # noqa: BLE001 - the driver refuses this too, so it is lost
+            return None
 
     def _decode_body(self, handling: Handling) -> bool:
         """Decode the body, or dead-letter what cannot be; return whether it could."""
@@ -122,14 +129,13 @@ class Worker:
         )
 
 
-# Guards the switch of the garbage collector in _frame_of.
+# Guards the switch of the garbage collector in _frames_of.
 _COLLECTOR = threading.Lock()
 
 
 def describe(handling: Handling, consumer: str) -> RunningMessage:
     """Return what there is to say of a message whose handler runs in another thread."""
-    frame = _frame_of(handling.thread_id)
-    stack = traceback.extract_stack(frame) if frame else []
+    stack = [*traceback.StackSummary.extract(_frames_of(handling.thread_id))]
     # From the handler on; what is above it is the pool's and ours.
     ours = [index for index, line in enumerate(stack) if line.filename == run.__code__.co_filename]
     if ours:
@@ -143,18 +149,20 @@ def describe(handling: Handling, consumer: str) -> RunningMessage:
     )
 
 
-def _frame_of(thread_id: int) -> FrameType | None:
+def _frames_of(thread_id: int) -> list[tuple[FrameType, int]]:
     """
-    Return the frame that a thread executes.
+    Return the frames that a thread executes and their lines, outermost first.
 
-    Up to CPython 3.11.8 a garbage collection inside ``sys._current_frames`` can freeze the
-    whole process (gh-106883), so none may begin there.
+    No garbage collection may begin meanwhile: CPython 3.11 makes frame objects when they are
+    asked for, and a collection inside of that lets other threads go on. One that starts or
+    ends then freezes the process (gh-106883), or pulls the frame away from under our feet.
     """
     with _COLLECTOR:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            return sys._current_frames().get(thread_id)
+            frame = sys._current_frames().get(thread_id)
+            return list(traceback.walk_stack(frame))[::-1] if frame else []
         finally:
             if collecting:
                 gc.enable()
