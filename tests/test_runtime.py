@@ -924,6 +924,26 @@ def test_a_stop_without_a_timeout_takes_the_longest_of_the_parts(gate):
     runtime.stop(SOON)
 
 
+def test_a_stop_of_everything_may_wait_longer_than_the_clock(runtime, gate):
+    """A timeout that the platform cannot express is a very long one."""
+    consumer = runtime.add_consumer(WORKER, queue=TASKS, func=gate)
+    runtime.start()
+    runtime.publish(TASKS, 1)
+    gate.entered()
+    began = watch(consumer._ended)
+    stopping = in_thread(runtime.stop, float("inf"))
+    began.get(timeout=SOON)
+    gate.end()
+    assert stopping.result(SOON) == StopReport(acked=1)
+
+
+def test_a_stop_without_time_waits_for_a_moment(runtime):
+    """Another call that has the runtime's lock just then does not make a stop fail."""
+    runtime.start()
+    stopping = [in_thread(runtime.stop, 0) for _ in range(20)]
+    assert {each.result(SOON) for each in stopping} == {StopReport()}
+
+
 def test_a_handler_cannot_stop_its_runtime(runtime):
     """It would wait for itself; nothing is changed, neither for other consumers."""
     errors = queue.SimpleQueue()

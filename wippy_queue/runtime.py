@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from types import MappingProxyType, TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Final, Self, Unpack
 
 import attrs
 
@@ -35,6 +35,9 @@ from .parts import DriverPart, Parts
 from .publisher import QUEUE_TIMEOUT, Publisher, Timeout
 from .queues import QueueConfig, QueueFields
 from .report import StopReport
+
+LOCK_TIMEOUT: Final = 0.1
+"""Seconds that a stop gives other calls of its runtime at least to come to their end."""
 
 
 class Runtime:
@@ -422,7 +425,9 @@ class Runtime:
                 timeouts.append(error)
                 busy.add(self._parts.driver_of(consumer.config.queue))
         running = [message for error in timeouts for message in error.running]
-        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        # A little longer than the deadline: others hold the lock for a moment, too.
+        remaining = max(LOCK_TIMEOUT, deadline - time.monotonic())
+        if not self._lock.acquire(timeout=min(remaining, threading.TIMEOUT_MAX)):
             starting = "the thread that is starting this runtime"
             raise StopTimeoutError(report, running, waiting_for=starting)
         try:
