@@ -244,6 +244,14 @@ def test_start_that_starts_no_consumer_is_warned_of(caplog: pytest.LogCaptureFix
         assert "none has lifecycle.auto_start: true: app:worker" in caplog.text
 
 
+def test_dead_letter_queue_that_does_not_exist_is_refused_at_start() -> None:
+    """Parts may be added in any order, so it is the start that misses one."""
+    runtime = runtime_on(MemoryDriver(), dead_letter={"queue": "app:failde"})
+    runtime.add_queue("app:failed", driver="app:memory")
+    with pytest.raises(ConfigError, match="no queue app:failde .did you mean app:failed"):
+        runtime.start()
+
+
 @pytest.mark.parametrize("timeout", ["5s", "5", True, -1])
 def test_timeout_that_is_no_number_is_refused(timeout: Any) -> None:
     """stop and wait_idle say what a timeout is."""

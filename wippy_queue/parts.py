@@ -149,6 +149,23 @@ class Parts:
         }
         return {**implied, **self.queues}
 
+    def check(self) -> None:
+        """Raise ``ConfigError`` where a queue's dead letters would go to no queue."""
+        problems = [
+            ConfigProblem(
+                message=f"no queue {config.dead_letter_queue}",
+                path=("dead_letter", "queue"),
+                suggestion=nearest(str(config.dead_letter_queue), self.queues),
+                entry=queue_id,
+            )
+            for queue_id, config in self.queues.items()
+            if config.dead_letter
+            and config.dead_letter.queue
+            and config.dead_letter.queue not in self.queues
+        ]
+        if problems:
+            raise ConfigError(problems)
+
     def order(self, wanted: Iterable[str]) -> list[str]:
         """
         Return the wanted drivers and consumers and all that they need, dependencies first.

@@ -291,7 +291,8 @@ class Runtime:
 
         Raises:
             ConsumerNotFoundError: There is no such consumer.
-            ConfigError: The parts depend on each other in a circle.
+            ConfigError: The parts depend on each other in a circle, or a queue names a
+                dead-letter queue that does not exist.
             StartTimeoutError: A driver was not ready within its ``start_timeout``.
             UnavailableError: A driver's broker cannot be reached.
         """
@@ -305,6 +306,7 @@ class Runtime:
                 raise TypeError("consumers takes true, false or a list of IDs, not one text")
             if not isinstance(consumers, bool):
                 consumers = frozenset(self.consumer(each).id for each in consumers)
+            self._parts.check()
             before = self._choice, self._stopped
             self._choice, self._stopped = consumers, False
             drivers, all_consumers = self._parts.drivers, self._parts.consumers
