@@ -248,7 +248,7 @@ def test_dead_letter_queue_that_does_not_exist_is_refused_at_start() -> None:
     """Parts may be added in any order, so it is the start that misses one."""
     runtime = runtime_on(MemoryDriver(), dead_letter={"queue": "app:failde"})
     runtime.add_queue("app:failed", driver="app:memory")
-    with pytest.raises(ConfigError, match="no queue app:failde .did you mean app:failed"):
+    with pytest.raises(ConfigError, match=r"no queue app:failde .did you mean app:failed"):
         runtime.start()
 
 
