@@ -213,6 +213,40 @@ def run_ping_pong():
         assert next(handled) == 62
 
 
+def test_a_message_that_moves_between_two_looks_is_seen(runtime, gate):
+    """
+    A message that is always where nobody looks at the moment does not pass for none.
+
+    The queues are looked at one after the other, twice; whenever one is looked at, the message
+    has just been passed on to the other.
+    """
+    empty = {TASKS: threading.Event(), OTHER: threading.Event()}
+    consumers = {}
+    for name, queue_id in (("ping", TASKS), ("pong", OTHER)):
+        consumer = runtime.add_consumer(f"app:{name}", queue=queue_id, func=gate)
+        consumer.listen(empty[queue_id].set)
+        consumers[queue_id] = consumer
+    runtime.start()
+    runtime.publish(TASKS, 1)
+    gate.entered()
+    looks = []
+
+    def pass_on_and_look(consumer):
+        queue_id = consumer.config.queue
+        if len(looks) < 4:
+            other = OTHER if queue_id == TASKS else TASKS
+            empty[queue_id].clear()
+            gate.end(lambda: runtime.publish(other, 1))
+            gate.entered()
+            assert empty[queue_id].wait(SOON)
+        looks.append(queue_id)
+        return runtime.info(queue_id)
+
+    (left,) = wait_until_quiet(Quiet.EVERYTHING, consumers.values(), pass_on_and_look, 0)
+    assert looks[:4] == [TASKS, OTHER, TASKS, OTHER]
+    assert left == "app:tasks has 1 in flight, 1 running"
+
+
 def test_many_may_wait(runtime, gate):
     """Each of them is told."""
     runtime.add_consumer("app:worker", queue=TASKS, func=gate)

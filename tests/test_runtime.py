@@ -543,6 +543,24 @@ def test_a_second_start_that_fails_leaves_what_ran(notes):
     runtime.stop(SOON)
 
 
+def test_a_start_that_fails_leaves_a_stopped_runtime_stopped(notes):
+    """Nothing is published, and nothing that is added starts, before a start that succeeds."""
+    runtime = Runtime()
+    driver = RecordingDriver("broken", notes)
+    runtime.add_driver(MEMORY, driver)
+    runtime.add_queue(TASKS, driver=MEMORY)
+    runtime.start()
+    runtime.stop()
+    driver.failure = UnavailableError("down")
+    with pytest.raises(UnavailableError, match="down"):
+        runtime.start()
+    driver.failure = None
+    with pytest.raises(UnavailableError, match="the runtime was stopped"):
+        runtime.publish(TASKS, 1)
+    assert not runtime.add_consumer(WORKER, queue=TASKS, func=print).running
+    assert not driver.running
+
+
 def test_a_runtime_whose_start_failed_can_be_stopped(notes):
     """And has nothing to report."""
     runtime = Runtime()

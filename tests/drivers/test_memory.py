@@ -256,7 +256,7 @@ def test_each_publisher_that_waits_gets_its_room(driver, attachment):
     """One take of many wakes as many publishers."""
     publish(driver, *"abcde")
     began = waits(driver, "not_full")
-    waiting = [in_thread(publish, driver, each, timeout=SOON) for each in "fghij"]
+    waiting = [in_thread(publish, driver, each, timeout=None) for each in "fghij"]
     for _ in waiting:
         began.get(timeout=SOON)
     assert ids(attachment.take(5)) == list("abcde")
@@ -335,6 +335,18 @@ def test_a_cancellation_accounts_for_what_was_accepted(driver):
     assert type(caught.value) is PublishError
     assert caught.value.accepted == ("d", "e")
     assert caught.value.refused == ("f", "g")
+
+
+def test_a_wait_for_room_leaves_no_subscriber(driver, attachment):
+    """A handler that publishes again and again takes no memory."""
+    publish(driver, *"abcde")
+    cancellation = Cancellation()
+    began = waits(driver, "not_full")
+    waiting = in_thread(publish, driver, "f", timeout=None, cancellation=cancellation)
+    began.get(timeout=SOON)
+    attachment.take(1)
+    waiting.result(SOON)
+    assert not cancellation._callbacks
 
 
 def test_a_cancelled_publish_takes_the_room_there_is(driver):
@@ -591,6 +603,17 @@ def test_a_retried_message_keeps_its_place(driver, attachment):
     b, a = attachment.take(2)
     attachment.release([a, b])
     assert ids(attachment.take(5)) == ["b", "a", "c"]
+
+
+def test_a_message_that_fell_due_keeps_its_place(driver, attachment):
+    """One that is returned after its delay stands behind those published before it was due."""
+    publish(driver, "a")
+    attachment.take(1)[0].nack(SOONEST)
+    publish(driver, "b")
+    taken = attachment.take(2)
+    assert ids(taken) == ["b", "a"]
+    attachment.release(taken)
+    assert ids(attachment.take(2)) == ["b", "a"]
 
 
 @given(
