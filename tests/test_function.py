@@ -286,3 +286,16 @@ def test_a_kind_of_signal_is_a_signal(base):
     kind = types.new_class("Mine", (base,), {}, lambda body: body.update(__init__=lambda _: None))
     outcome = outcome_of(throw(kind()), stopped=True)
     assert isinstance(outcome, {Reject: GiveUp, RetryAfter: Fail, Cancelled: Return}[base])
+
+
+def test_a_wrapper_that_runs_a_coroutine_is_a_handler():
+    """A synchronous function may wrap an asynchronous one, and run it itself."""
+
+    async def work(body):
+        return body
+
+    @functools.wraps(work)
+    def handle(body):
+        return asyncio.run(work(body))
+
+    assert handler_of(handle) is handle

@@ -29,7 +29,8 @@ def handler_of(func: object) -> Handler:
     if not callable(func):
         raise FieldError("a function", func)
     name = getattr(func, "__qualname__", type(func).__qualname__)
-    for candidate in (inspect.unwrap(func), getattr(type(func), "__call__", func)):  # noqa: B004
+    # Not unwrapped: a synchronous wrapper of a coroutine function, which runs it, is fine.
+    for candidate in (func, getattr(type(func), "__call__", func)):  # noqa: B004
         if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
             raise FieldError(f"a synchronous function ({name} is async)", func)
         if inspect.isgeneratorfunction(candidate):
