@@ -74,9 +74,9 @@ class Console(SphinxDirective):
 
 
 class CommandHelp(SphinxDirective):
-    """The help of a command: ``{command-help} run``."""
+    """The help of a command: ``{command-help} run``, ``{command-help} dead-letters list``."""
 
-    optional_arguments = 1
+    optional_arguments = 2
 
     def run(self):
         from click.testing import CliRunner

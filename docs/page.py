@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -62,8 +63,19 @@ def write(path, text):
     file.write_text(text, encoding="utf-8")
 
 
+def install_sqlite_driver():
+    """Let a page and its commands have the driver of the tests, as an installed package would."""
+    info = Path("site-packages/sqlite_driver-1.0.dist-info")
+    write(f"{info}/METADATA", "Metadata-Version: 2.1\nName: sqlite-driver\nVersion: 1.0\n")
+    write(
+        f"{info}/entry_points.txt", "[wippy_queue.drivers]\nsqlite = sqlite_driver:SqliteDriver\n"
+    )
+    folders = str(Path(__file__).parents[1] / "tests"), str(info.parent.absolute())
+    os.environ["PYTHONPATH"] = os.pathsep.join(folders)
+
+
 def run_shell(command):
-    """Run a command that a page shows, and print what it prints."""
+    """Run a command that a page shows, and print what it prints, without spaces at line ends."""
     programs = str(Path(sys.executable).parent)
     result = subprocess.run(
         ["bash", "-c", command],
@@ -75,4 +87,4 @@ def run_shell(command):
         timeout=LONGEST_COMMAND,
         check=False,
     )
-    print(result.stdout, end="")
+    print(re.sub(r" +$", "", result.stdout, flags=re.MULTILINE), end="")

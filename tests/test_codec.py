@@ -2,7 +2,10 @@
 
 import json
 from contextlib import suppress
+from decimal import Decimal
+from uuid import UUID
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +15,15 @@ from wippy_queue.errors import CodecError
 from wippy_queue.fields import FieldError
 
 JSON = CODECS["json/plain"]
+
+
+@attrs.frozen
+class Mail:
+    """A typed body."""
+
+    to: str
+    price: Decimal
+
 
 bodies = st.recursive(
     st.none()
@@ -42,13 +54,34 @@ def test_text_is_written_as_it_is():
 
 @pytest.mark.parametrize(
     "body",
-    [float("nan"), float("inf"), {"a": [float("-inf")]}, object(), {1, 2}, b"bytes", "\ud800"],
+    [float("nan"), float("inf"), {"a": [float("-inf")]}, object(), "\ud800"],
     ids=repr,
 )
 def test_what_json_cannot_carry_is_refused(body):
     """A body that another program could not read is refused at publish."""
     with pytest.raises(CodecError, match="cannot be written as JSON"):
         JSON.encode(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (Mail("a", Decimal("1.50")), '{"to":"a","price":"1.50"}'),
+        ({"mail": [Mail("b", Decimal(2))]}, '{"mail":[{"to":"b","price":"2"}]}'),
+        ({"set": {1}, "bytes": b"\x00\xff"}, '{"set":[1],"bytes":"AP8="}'),
+        ({UUID(int=1): 2}, '{"00000000-0000-0000-0000-000000000001":2}'),
+    ],
+    ids=["class", "nested", "leaves", "keys"],
+)
+def test_typed_values_are_written_as_plain_ones(body, text):
+    """Attrs classes and what has a plain form need no step before, at any depth."""
+    assert JSON.encode(body) == text.encode()
+
+
+def test_what_cannot_be_written_is_named_with_its_place():
+    """A body is searched from its root, typed or plain."""
+    with pytest.raises(CodecError, match=r"JSON: \$\.mails\[0\]\.price: object cannot be part of"):
+        JSON.encode({"mails": [Mail("a", object())]})
 
 
 def test_a_body_that_contains_itself_is_refused():

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from config_texts import HEAD, WORKER, file_line, line, lines, problems, queue_line, worker_line
 
+from wippy_queue.config import load_text
+
 KINDS = "queue.queue, queue.consumer, function.python, queue.driver.memory"
 
 
@@ -254,13 +256,30 @@ def test_a_queue_that_is_its_own_dead_letter_queue():
 
 
 def test_a_dead_letter_queue_on_another_driver():
-    """Dead letters stay on the driver of their queue, so far."""
+    """It starts with its driver before the queue whose dead letters it takes."""
     text = HEAD + "    dead_letter: {queue: far}\n"
     text += "  - {name: far, kind: queue.queue, driver: m2}\n"
     text += "  - {name: m2, kind: queue.driver.memory}\n"
+    order = load_text(text).order
+    assert order.index("app:m2") < order.index("app:far") < order.index("app:tasks")
+
+
+def test_a_dead_letter_queue_of_the_default_name_on_another_driver():
+    """It starts first too, though nothing names it."""
+    text = HEAD + "  - {name: tasks.dead, kind: queue.queue, driver: m2}\n"
+    text += "  - {name: m2, kind: queue.driver.memory}\n"
+    order = load_text(text).order
+    assert order.index("app:m2") < order.index("app:tasks.dead") < order.index("app:tasks")
+
+
+def test_a_circle_of_dead_letter_queues_over_two_drivers():
+    """Drivers do not matter for a circle."""
+    text = HEAD + "    dead_letter: {queue: far}\n"
+    text += "  - {name: far, kind: queue.queue, driver: m2, dead_letter: {queue: tasks}}\n"
+    text += "  - {name: m2, kind: queue.driver.memory}\n"
     assert line(text) == (
-        "<yaml>:8:26: app:tasks: dead_letter.queue: app:far is on another driver, app:m2, "
-        "and not on app:memory: that is not supported yet"
+        "<yaml>:8:26: app:tasks: dead_letter.queue: "
+        "dead letters would go in a circle: app:tasks -> app:far -> app:tasks"
     )
 
 

@@ -3,8 +3,12 @@
 import pytest
 from config_texts import HEAD, WORKER, line, problems, queue_line, worker_line
 
+from wippy_queue.config import load_text
+from wippy_queue.lifecycle import Lifecycle, Restart
+
 CONSUMER_FIELDS = (
-    "name, kind, meta, queue, func, concurrency, prefetch, auto_ack, driver_options, lifecycle"
+    "name, kind, meta, queue, func, concurrency, prefetch, auto_ack, timeout, driver_options, "
+    "lifecycle"
 )
 QUEUE_FIELDS = (
     "name, kind, meta, driver, options, driver_options, queue_name, codec, publish_timeout, "
@@ -74,7 +78,8 @@ def test_an_unknown_nested_field():
     """A wrong name inside of a field is found too."""
     assert worker_line("lifecycle: {stop_timout: 3}") == (
         "<yaml>:13:17: app:worker: lifecycle.stop_timout: unknown field; known are auto_start, "
-        "depends_on, requires, startup, start_timeout, stop_timeout (did you mean stop_timeout?)"
+        "depends_on, requires, startup, start_timeout, stop_timeout, stable_threshold, restart "
+        "(did you mean stop_timeout?)"
     )
 
 
@@ -88,10 +93,7 @@ def test_the_id_of_a_queue_is_no_field():
 @pytest.mark.parametrize(
     ("field", "column", "path"),
     [
-        ("timeout: 5s", 5, "timeout"),
-        ("lifecycle: {restart: {}}", 17, "lifecycle.restart"),
         ("lifecycle: {security: {}}", 17, "lifecycle.security"),
-        ("lifecycle: {stable_threshold: 5s}", 17, "lifecycle.stable_threshold"),
         ("driver_options: {amqp: {}}", 22, "driver_options.amqp"),
     ],
 )
@@ -100,11 +102,45 @@ def test_a_field_that_is_not_supported_yet(field, column, path):
     assert worker_line(field) == (f"<yaml>:13:{column}: app:worker: {path}: not supported yet")
 
 
-def test_a_start_that_may_fail_is_not_supported_yet():
-    """``startup: optional`` is refused with the reason."""
-    assert worker_line("lifecycle: {startup: optional}") == (
-        "<yaml>:13:26: app:worker: lifecycle.startup: "
-        "expected required (optional is not supported yet), got 'optional'"
+def test_a_start_is_required_or_optional():
+    """``startup`` takes two words."""
+    assert worker_line("lifecycle: {startup: perhaps}") == (
+        "<yaml>:13:26: app:worker: lifecycle.startup: expected required or optional, got 'perhaps'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "column", "text"),
+    [
+        ("timeout: 0s", 14, "timeout: expected a duration above 0 s, or null for no limit"),
+        ("timeout: soon", 14, f"timeout: {DURATION}"),
+        ("lifecycle: {restart: 5s}", 26, "lifecycle.restart: expected a mapping, got '5s'"),
+        (
+            "lifecycle: {restart: {max_atempts: 5}}",
+            27,
+            "lifecycle.restart.max_atempts: unknown field; known are initial_delay, ",
+        ),
+        ("lifecycle: {restart: {backoff_factor: 0}}", 43, "lifecycle.restart.backoff_factor: "),
+    ],
+)
+def test_a_wrong_limit_of_time_or_restart(field, column, text):
+    """The fields that supervise are checked as all others are."""
+    assert worker_line(field).startswith(f"<yaml>:13:{column}: app:worker: {text}")
+
+
+def test_the_fields_that_supervise():
+    """A time limit, restarts and an optional start are accepted together."""
+    fields = (
+        "timeout: 1m\n    lifecycle: {startup: optional, stable_threshold: 1s, "
+        "restart: {initial_delay: 2s, max_delay: 5s, max_attempts: 3}}"
+    )
+    config = load_text(f"{HEAD}{WORKER}    {fields}\n")
+    [worker] = config.consumers.values()
+    assert worker.timeout == 60
+    assert worker.lifecycle == Lifecycle(
+        startup="optional",
+        stable_threshold=1,
+        restart=Restart(initial_delay=2, max_delay=5, max_attempts=3),
     )
 
 

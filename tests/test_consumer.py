@@ -48,6 +48,7 @@ def total(report):
         + report.nacked
         + report.released
         + report.dead_lettered
+        + report.expired
         + report.lost
         + report.running
     )
@@ -80,6 +81,7 @@ def test_making_a_consumer_starts_nothing(bench):
         nacked=0,
         released=0,
         dead_lettered=0,
+        expired=0,
         lost=0,
     )
 
@@ -95,13 +97,29 @@ def test_making_a_consumer_starts_nothing(bench):
         ({"prefetch": 10_001}, "prefetch: expected 0 to 10000, got 10001"),
         ({"prefetch": 4.7}, "prefetch: expected a whole number, 0 to 10000, got 4.7"),
         ({"auto_ack": "yes"}, "auto_ack: expected true or false, got 'yes'"),
-        ({"timeout": 5}, "timeout: not supported yet"),
+        ({"timeout": 0}, "timeout: expected a duration above 0 s, or null for no limit, got 0"),
+        ({"timeout": -1}, "timeout: expected a duration of 0 s to 100 years, got -1"),
+        ({"timeout": "soon"}, "timeout: expected a duration (seconds as a number"),
         ({"concurency": 5}, "concurency: unknown field"),
         ({"driver_options": {"memory": {"a": 1}}}, "driver_options.memory.a: unknown field"),
         ({"driver_options": {"amqp": {}}}, "driver_options.amqp: expected options of memory"),
         ({"driver_options": 5}, "driver_options: expected a mapping, got 5"),
         ({"lifecycle": {"stop_timeout": -1}}, "lifecycle.stop_timeout: expected a duration"),
-        ({"lifecycle": {"restart": {}}}, "lifecycle.restart: not supported yet"),
+        ({"lifecycle": {"security": {}}}, "lifecycle.security: not supported yet"),
+        ({"lifecycle": {"startup": "never"}}, "lifecycle.startup: expected required or optional"),
+        ({"lifecycle": {"restart": 5}}, "lifecycle.restart: expected a mapping, got 5"),
+        (
+            {"lifecycle": {"restart": {"max_attempts": -1}}},
+            "lifecycle.restart.max_attempts: expected at least 0, got -1",
+        ),
+        (
+            {"lifecycle": {"restart": {"initial_delay": 100}}},
+            "lifecycle.restart.max_delay: expected at least initial_delay (100 s), got 90 s",
+        ),
+        (
+            {"lifecycle": {"stable_threshold": "a while"}},
+            "lifecycle.stable_threshold: expected a duration (seconds as a number",
+        ),
     ],
 )
 def test_a_wrong_field_is_refused(fields, text):

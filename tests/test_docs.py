@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from harness import Bench
-from hypothesis import settings
-from hypothesis.stateful import run_state_machine_as_test
-from queue_machine import QUEUE, QueueMachine
 
 import wippy_queue
-from wippy_queue import Driver, QueueConfig
+from wippy_queue import QueueConfig
 from wippy_queue.codec import _NOT_YET as CODECS_NOT_YET
 from wippy_queue.consumer_config import ConsumerConfig
 from wippy_queue.functions.python import PythonFunction
@@ -105,22 +104,65 @@ def test_what_is_not_there_yet_is_listed() -> None:
     assert [word for word in words if f"`{word}`" not in section] == []
 
 
-def test_driver_of_the_documentation_fulfils_the_contract() -> None:
-    """The machine that drives the memory driver finds nothing wrong with the example either."""
-    [source] = re.findall(
-        r"^```\{file\} list_driver\.py\n(.*?)^```$",
-        text_of("docs/how-to/write-a-driver.md"),
-        re.MULTILINE | re.DOTALL,
+DRIVER_PAGE = "docs/how-to/write-a-driver.md"
+
+
+def files(name: str) -> dict[str, str]:
+    """Return the files that a page writes, by name."""
+    found = re.findall(r"^```\{file\} (\S+)\n(.*?)^```$", text_of(name), re.MULTILINE | re.DOTALL)
+    return dict(found)
+
+
+def test_driver_of_the_documentation_fulfils_the_contract(tmp_path: Path) -> None:
+    """The example driver passes the suite and the machine, as the page uses them."""
+    tests = [block for block in blocks(DRIVER_PAGE, "python") if "from list_driver" in block]
+    assert len(tests) == 2
+    (tmp_path / "list_driver.py").write_text(files(DRIVER_PAGE)["list_driver.py"])
+    for number, test in enumerate(tests):
+        (tmp_path / f"test_{number}.py").write_text(test)
+    (tmp_path / "conftest.py").write_text(
+        "from hypothesis import settings\n"
+        "settings.register_profile('few', max_examples=20, deadline=None, database=None)\n"
+        "settings.load_profile('few')\n"
     )
-    names: dict[str, type[Driver]] = {}
-    exec(source, names)
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    assert " failed" not in result.stdout
+    assert int(re.findall(r"(\d+) passed", result.stdout)[0]) > 100
 
-    class Machine(QueueMachine):
-        driver_class = names["ListDriver"]  # type: ignore[assignment]
 
-        def declare(self) -> None:
-            self.max_length = sys.maxsize  # it has none
-            retry = {"initial_delay": 0, "max_delay": 0, "max_attempts": self.attempts}
-            self.driver.declare_queue(QueueConfig(id=QUEUE, retry=retry))
-
-    run_state_machine_as_test(Machine, settings=settings(max_examples=100))
+def test_driver_of_the_documentation_comes_in_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both spellings declare the same, and the page's YAML makes the driver."""
+    for name, text in files(DRIVER_PAGE).items():
+        (tmp_path / name).write_text(text)
+    parser = configparser.ConfigParser()
+    [setup] = blocks(DRIVER_PAGE, "ini")
+    parser.read_string(setup)
+    [[group, points]] = parser["options.entry_points"].items()
+    [project] = [tomllib.loads(block) for block in blocks(DRIVER_PAGE, "toml")]
+    [[name, value]] = project["project"]["entry-points"][group].items()
+    assert points.strip() == f"{name} = {value}"
+    folder = tmp_path / "logged-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: logged\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text(f"[{group}]\n{points.strip()}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("list_driver", "logged_driver"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    [text] = blocks(DRIVER_PAGE, "yaml")
+    runtime = wippy_queue.Runtime.from_yaml(text)
+    driver = runtime.drivers["app:log"]
+    assert (driver.name, vars(driver)["path"], vars(driver)["sync"]) == (
+        "logged",
+        "/var/lib/app/log",
+        False,
+    )

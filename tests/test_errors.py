@@ -21,6 +21,7 @@ from wippy_queue.errors import (
     FunctionNotFoundError,
     MessageTooLargeError,
     NoDeliveryError,
+    NotBoundError,
     PermissionDeniedError,
     PublishError,
     QueueError,
@@ -64,6 +65,7 @@ PARENTS = {
     StopFromHandlerError: (QueueError, RuntimeError),
     StartTimeoutError: (QueueError, TimeoutError),
     ForkedError: (QueueError, RuntimeError),
+    NotBoundError: (QueueError, RuntimeError),
 }
 
 MADE = [

@@ -3,12 +3,12 @@
 import asyncio
 import functools
 import operator
+import threading
 import types
 
 import pytest
 
 from wippy_queue import Cancelled, Reject, RetryAfter
-from wippy_queue.cancellation import Cancellation
 from wippy_queue.fields import FieldError
 from wippy_queue.function import Ack, Fail, GiveUp, Return, handler_of, run
 
@@ -138,10 +138,7 @@ def test_what_cannot_handle_is_refused(func, expected):
 
 def outcome_of(handler, *, stopped=False):
     """Return the outcome of a handler."""
-    stop = Cancellation()
-    if stopped:
-        stop.cancel()
-    return run(handler, "body", stop)
+    return run(handler, "body", lambda: stopped)
 
 
 def throw(error):
@@ -251,6 +248,41 @@ def test_any_reason_is_text():
     assert outcome_of(throw(Reject(ValueError("no")))) == GiveUp("no")
 
 
+def test_a_kind_of_reject_may_have_any_reason():
+    """A reason that a subclass sets is kept as text; one that cannot be had is a failure."""
+
+    class Numbered(Reject):
+        reason = 5
+
+    class Unknown(Reject):
+        @property
+        def reason(self):
+            raise LookupError("no reason")
+
+        @reason.setter
+        def reason(self, value):
+            """Forget it."""
+
+    assert outcome_of(throw(Numbered.__new__(Numbered))) == GiveUp("5")
+    outcome = outcome_of(throw(Unknown()))
+    assert isinstance(outcome, Fail)
+    assert str(outcome.error) == "no reason"
+
+
+@pytest.mark.parametrize("seconds", ["soon", None, []])
+def test_a_kind_of_retry_after_without_a_delay_is_a_failure(seconds):
+    """Seconds that are none must not reach a driver; the queue's backoff counts."""
+
+    class Later(RetryAfter):
+        def __init__(self):
+            self.seconds = seconds
+
+    outcome = outcome_of(throw(Later()))
+    assert isinstance(outcome, Fail)
+    assert isinstance(outcome.error, ValueError | TypeError)
+    assert outcome.delay is None
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_retry_after_is_a_failure_with_a_delay(stopped):
     """The delay is that of the signal, whatever the policy says."""
@@ -271,13 +303,13 @@ def test_cancelled_without_a_stop_is_a_failure():
 
 def test_a_stop_during_the_handler_counts():
     """Whether a stop was requested is asked when the handler ends."""
-    stop = Cancellation()
+    stop = threading.Event()
 
     def handler(body):
-        stop.cancel()
+        stop.set()
         raise Cancelled
 
-    assert run(handler, "body", stop) == Return()
+    assert run(handler, "body", stop.is_set) == Return()
 
 
 @pytest.mark.parametrize("base", [Reject, RetryAfter, Cancelled])

@@ -1,4 +1,4 @@
-"""What goes wrong in other systems of this shape, and here does not: docs/explanation."""
+"""The defects D1 to D41 of docs/explanation/known-defects.md, as far as they concern us by now."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def handle_all(driver: MemoryDriver, func: Callable[[Any], object], **fields: An
     return consumer.info()
 
 
-def test_option_from_yaml_takes_effect() -> None:
+def test_d01_option_from_yaml_takes_effect() -> None:
     """A number in a file is that number, not silently a default."""
     runtime = Runtime.from_yaml(
         """
@@ -102,20 +102,20 @@ def test_option_from_yaml_takes_effect() -> None:
     runtime.stop()
 
 
-def test_returned_value_acks_whatever_it_is(driver: MemoryDriver) -> None:
+def test_d02_returned_value_acks_whatever_it_is(driver: MemoryDriver) -> None:
     """Returning false is no failure: only what is raised, or an exception, is."""
     Publisher(driver).publish(QUEUE, 1)
     assert handle_all(driver, lambda body: False).acked == 1
 
 
-def test_returned_exception_is_a_failure(driver: MemoryDriver) -> None:
+def test_d03_returned_exception_is_a_failure(driver: MemoryDriver) -> None:
     """An error that a handler returns is not lost."""
     Publisher(driver).publish(QUEUE, 1)
     info = handle_all(driver, lambda body: ValueError("returned"))
     assert (info.acked, info.nacked, info.dead_lettered) == (0, 1, 1)
 
 
-def test_body_that_cannot_be_decoded_never_reaches_the_handler(driver: MemoryDriver) -> None:
+def test_d04_body_that_cannot_be_decoded_never_reaches_the_handler(driver: MemoryDriver) -> None:
     """It is dead-lettered with its bytes untouched."""
     driver.publish(QUEUE, [Message("id", b"{", {})], timeout=0)
     called: list[object] = []
@@ -126,7 +126,7 @@ def test_body_that_cannot_be_decoded_never_reaches_the_handler(driver: MemoryDri
     assert delivery.message.body == b"{"
 
 
-def test_nack_on_a_full_queue_keeps_the_message(driver: MemoryDriver) -> None:
+def test_d05_nack_on_a_full_queue_keeps_the_message(driver: MemoryDriver) -> None:
     """What is retried finds room beyond the maximum length."""
     publisher = Publisher(driver)
     publisher.publish(QUEUE, 1)
@@ -136,7 +136,7 @@ def test_nack_on_a_full_queue_keeps_the_message(driver: MemoryDriver) -> None:
     assert driver.get_queue_info(QUEUE).ready == 3
 
 
-def test_buffer_is_returned_at_stop(driver: MemoryDriver) -> None:
+def test_d06_buffer_is_returned_at_stop(driver: MemoryDriver) -> None:
     """What a worker did not start goes back to its place in the queue."""
     gate = Gate()
     Publisher(driver).publish_many(QUEUE, [1, 2])
@@ -149,7 +149,7 @@ def test_buffer_is_returned_at_stop(driver: MemoryDriver) -> None:
     assert consumer.stop(timeout=10) == StopReport(acked=1, released=1)
 
 
-def test_message_taken_while_the_consumer_detaches_is_returned(
+def test_d07_message_taken_while_the_consumer_detaches_is_returned(
     driver: MemoryDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is on its way to the buffer at a stop goes back too."""
@@ -175,7 +175,7 @@ def test_message_taken_while_the_consumer_detaches_is_returned(
     assert (driver.get_queue_info(QUEUE).ready, called) == (1, [])
 
 
-def test_failure_during_stop_keeps_the_message(driver: MemoryDriver) -> None:
+def test_d08_failure_during_stop_keeps_the_message(driver: MemoryDriver) -> None:
     """A nack counts after the stop began, and nothing is started any more."""
     gate = Gate(fail)
     Publisher(driver).publish_many(QUEUE, [1, 2])
@@ -189,7 +189,7 @@ def test_failure_during_stop_keeps_the_message(driver: MemoryDriver) -> None:
     assert driver.get_queue_info(QUEUE).ready == 2
 
 
-def test_message_of_a_stuck_handler_stays_in_flight(driver: MemoryDriver) -> None:
+def test_d09_message_of_a_stuck_handler_stays_in_flight(driver: MemoryDriver) -> None:
     """A stop that times out gives nothing up, and a handler that ends later still acks."""
     gate = Gate()
     Publisher(driver).publish(QUEUE, 1)
@@ -204,7 +204,7 @@ def test_message_of_a_stuck_handler_stays_in_flight(driver: MemoryDriver) -> Non
     assert consumer.stop(timeout=10) == StopReport(acked=1)
 
 
-def test_handler_that_finishes_after_the_stop_began_acks(driver: MemoryDriver) -> None:
+def test_d10_handler_that_finishes_after_the_stop_began_acks(driver: MemoryDriver) -> None:
     """A handler is told of the stop, not aborted, and its work is not done again."""
     entered = threading.Event()
 
@@ -220,7 +220,7 @@ def test_handler_that_finishes_after_the_stop_began_acks(driver: MemoryDriver) -
     assert driver.get_queue_info(QUEUE).message_count == 0
 
 
-def test_driver_that_was_stopped_goes_on_where_it_was(driver: MemoryDriver) -> None:
+def test_d11_driver_that_was_stopped_goes_on_where_it_was(driver: MemoryDriver) -> None:
     """Queues, messages and attached consumers are all there after a start."""
     done = threading.Event()
     consumer = Consumer(driver, QUEUE, lambda body: done.set())
@@ -234,7 +234,7 @@ def test_driver_that_was_stopped_goes_on_where_it_was(driver: MemoryDriver) -> N
     consumer.stop(timeout=10)
 
 
-def test_auto_ack_acks_once(driver: MemoryDriver) -> None:
+def test_d13_auto_ack_acks_once(driver: MemoryDriver) -> None:
     """The message is acked before its handler, and by nobody again."""
     seen: list[object] = []
 
@@ -249,7 +249,7 @@ def test_auto_ack_acks_once(driver: MemoryDriver) -> None:
     assert driver.get_queue_info(QUEUE).message_count == 0
 
 
-def test_message_that_always_fails_comes_to_an_end(driver: MemoryDriver) -> None:
+def test_d19_message_that_always_fails_comes_to_an_end(driver: MemoryDriver) -> None:
     """It is not retried without end, and is found on the dead-letter queue."""
     Publisher(driver).publish(QUEUE, 1)
     attempts: list[int] = []
@@ -263,13 +263,13 @@ def test_message_that_always_fails_comes_to_an_end(driver: MemoryDriver) -> None
     assert driver.get_queue_info(DEAD).ready == 1
 
 
-def test_delays_grow() -> None:
+def test_d29_delays_between_attempts_grow() -> None:
     """Each delay is longer than the one before, up to the limit."""
     policy = RetryPolicy(jitter=0, max_delay=5)
     assert [policy.delay(failures) for failures in range(1, 6)] == [1, 2, 4, 5, 5]
 
 
-def test_publish_errors_tell_their_cause(driver: MemoryDriver) -> None:
+def test_d20_publish_errors_tell_their_cause(driver: MemoryDriver) -> None:
     """Each has a class of its own, and says whether trying again may help."""
     publisher = Publisher(driver)
     publisher.publish_many(QUEUE, [1, 2])
@@ -281,7 +281,7 @@ def test_publish_errors_tell_their_cause(driver: MemoryDriver) -> None:
     assert found == {QueueNotFoundError: False, CodecError: False, QueueFullError: True}
 
 
-def test_headers_come_back_as_they_were(driver: MemoryDriver) -> None:
+def test_d21_headers_come_back_as_they_were(driver: MemoryDriver) -> None:
     """Numbers and truth values stay what they are, and other types are refused at once."""
     headers = {"text": "", "whole": 7, "fraction": 0.5, "flag": False}
     publisher = Publisher(driver)
@@ -294,7 +294,7 @@ def test_headers_come_back_as_they_were(driver: MemoryDriver) -> None:
     assert type(found[0]["flag"]) is bool
 
 
-def test_attempts_do_not_see_what_others_changed(driver: MemoryDriver) -> None:
+def test_d22_attempts_do_not_see_what_others_changed(driver: MemoryDriver) -> None:
     """Neither the publisher's later changes nor those of a failed attempt are seen."""
     body: dict[str, list[int]] = {"items": []}
     Publisher(driver).publish(QUEUE, body)
@@ -310,7 +310,7 @@ def test_attempts_do_not_see_what_others_changed(driver: MemoryDriver) -> None:
     assert seen == [0, 0]
 
 
-def test_redeclare_does_not_wait_for_a_publisher(driver: MemoryDriver) -> None:
+def test_d23_redeclare_does_not_wait_for_a_publisher(driver: MemoryDriver) -> None:
     """A publisher that waits for room holds up nobody, and a longer queue lets it go on."""
     publisher = Publisher(driver)
     publisher.publish_many(QUEUE, [1, 2])
@@ -321,7 +321,7 @@ def test_redeclare_does_not_wait_for_a_publisher(driver: MemoryDriver) -> None:
     assert driver.get_queue_info(QUEUE).ready == 3
 
 
-def test_driver_stop_wakes_a_publisher(driver: MemoryDriver) -> None:
+def test_d23_driver_stop_wakes_a_publisher(driver: MemoryDriver) -> None:
     """A publisher that waits for room gets an error at once."""
     publisher = Publisher(driver)
     publisher.publish_many(QUEUE, [1, 2])
@@ -340,7 +340,7 @@ def test_driver_stop_wakes_a_publisher(driver: MemoryDriver) -> None:
     assert caught == [UnavailableError]
 
 
-def test_redeclare_that_is_refused_raises_and_changes_nothing(driver: MemoryDriver) -> None:
+def test_d26_redeclare_that_is_refused_raises_and_changes_nothing(driver: MemoryDriver) -> None:
     """What was declared before stays in force, with its backlog."""
     Publisher(driver).publish(QUEUE, 1)
     before = driver.queue_config(QUEUE)
@@ -350,7 +350,7 @@ def test_redeclare_that_is_refused_raises_and_changes_nothing(driver: MemoryDriv
     assert driver.get_queue_info(QUEUE).ready == 1
 
 
-def test_stop_is_safe_at_any_time(driver: MemoryDriver) -> None:
+def test_d27_stop_is_safe_at_any_time(driver: MemoryDriver) -> None:
     """Before any start, after a start that failed, and again."""
     consumer = Consumer(driver, QUEUE, print)
     assert consumer.stop(timeout=1) == StopReport()
@@ -362,7 +362,7 @@ def test_stop_is_safe_at_any_time(driver: MemoryDriver) -> None:
         driver.stop()
 
 
-def test_each_start_can_be_stopped(driver: MemoryDriver) -> None:
+def test_d28_each_start_can_be_stopped(driver: MemoryDriver) -> None:
     """The second run ends like the first."""
     consumer = Consumer(driver, QUEUE, print)
     for _ in range(2):
@@ -373,7 +373,7 @@ def test_each_start_can_be_stopped(driver: MemoryDriver) -> None:
     assert driver.get_queue_info(QUEUE).consumer_count == 0
 
 
-def test_counts_are_exact(driver: MemoryDriver) -> None:
+def test_d30_counts_are_exact(driver: MemoryDriver) -> None:
     """Ready, delayed and in flight add up, and consumers count what they settled."""
     publisher, attachment = Publisher(driver), driver.attach(QUEUE, 10)
     publisher.publish_many(QUEUE, [1, 2])
@@ -385,7 +385,7 @@ def test_counts_are_exact(driver: MemoryDriver) -> None:
     assert (info.message_count, info.consumer_count) == (3, 1)
 
 
-def test_publish_to_a_full_queue_ends_in_time(driver: MemoryDriver) -> None:
+def test_d31_publish_to_a_full_queue_ends_in_time(driver: MemoryDriver) -> None:
     """It waits as long as it was told and then says what is wrong."""
     publisher = Publisher(driver)
     publisher.publish_many(QUEUE, [1, 2])
@@ -395,7 +395,7 @@ def test_publish_to_a_full_queue_ends_in_time(driver: MemoryDriver) -> None:
     assert 0.05 <= time.monotonic() - began < 5
 
 
-def test_batch_that_fails_accounts_for_each_message(driver: MemoryDriver) -> None:
+def test_d32_batch_that_fails_accounts_for_each_message(driver: MemoryDriver) -> None:
     """The error names what was accepted and what was refused."""
     with pytest.raises(QueueFullError) as caught:
         Publisher(driver).publish_many(QUEUE, [1, 2, 3], timeout=0)
@@ -403,7 +403,7 @@ def test_batch_that_fails_accounts_for_each_message(driver: MemoryDriver) -> Non
     assert driver.get_queue_info(QUEUE).ready == 2
 
 
-def test_prefetch_below_concurrency_starves_no_worker(driver: MemoryDriver) -> None:
+def test_d36_prefetch_below_concurrency_starves_no_worker(driver: MemoryDriver) -> None:
     """Without any prefetch all workers get messages, and nothing is held besides."""
     gate = Gate()
     driver.declare_queue(QueueConfig(id=QUEUE, options={"max_length": 9}))
@@ -418,7 +418,7 @@ def test_prefetch_below_concurrency_starves_no_worker(driver: MemoryDriver) -> N
     consumer.stop(timeout=10)
 
 
-def test_nothing_that_a_handler_raises_ends_its_worker(driver: MemoryDriver) -> None:
+def test_d38_nothing_that_a_handler_raises_ends_its_worker(driver: MemoryDriver) -> None:
     """SystemExit is a failed attempt, and the next message is handled."""
 
     def handle(body: int) -> None:
@@ -428,3 +428,87 @@ def test_nothing_that_a_handler_raises_ends_its_worker(driver: MemoryDriver) -> 
     Publisher(driver).publish_many(QUEUE, [1, 2])
     info = handle_all(driver, handle)
     assert (info.acked, info.dead_lettered) == (1, 1)
+
+
+def test_d38_function_that_does_not_exist_is_found_at_load() -> None:
+    """Not by the first message, and each one after it."""
+    with pytest.raises(ConfigError, match="no module shop_that_is_not_there"):
+        Runtime.from_yaml(
+            """
+            namespace: app
+            entries:
+              - {name: handle, kind: function.python, callable: shop_that_is_not_there:handle}
+            """
+        )
+
+
+def test_d38_handler_that_runs_too_long_is_told(driver: MemoryDriver) -> None:
+    """A consumer can have a time limit, at which the handler's context is cancelled."""
+    told: list[bool] = []
+    Publisher(driver).publish(QUEUE, 1)
+    handle_all(driver, lambda body: told.append(current_context().wait(10)), timeout=0.01)
+    assert told == [True]
+
+
+def test_d12_queue_and_its_driver_load_together() -> None:
+    """Declaring a queue needs no driver that runs; one file may hold both, in any order."""
+    runtime = Runtime.from_yaml(
+        """
+        namespace: app
+        entries:
+          - {name: tasks, kind: queue.queue, driver: memory}
+          - {name: memory, kind: queue.driver.memory}
+        """
+    )
+    with runtime:
+        runtime.publish(QUEUE, 1)
+        assert runtime.info(QUEUE).ready == 1
+
+
+def test_d24_bare_name_belongs_to_its_file() -> None:
+    """In every field that takes an ID."""
+    runtime = Runtime.from_yaml(
+        """
+        namespace: app
+        entries:
+          - {name: memory, kind: queue.driver.memory}
+          - {name: failed, kind: queue.queue, driver: memory}
+          - {name: tasks, kind: queue.queue, driver: memory, dead_letter: {queue: failed}}
+          - {name: handle, kind: function.python, callable: "builtins:print"}
+          - name: worker
+            kind: queue.consumer
+            queue: tasks
+            func: handle
+            lifecycle: {depends_on: [tasks]}
+        """
+    )
+    config = runtime.consumer("app:worker").config
+    assert (config.queue, config.lifecycle.depends_on) == (QUEUE, (QUEUE,))
+    assert runtime.queues[QUEUE].driver == "app:memory"
+    assert runtime.queues[QUEUE].dead_letter_queue == "app:failed"
+
+
+def test_d25_changed_declaration_takes_effect(driver: MemoryDriver) -> None:
+    """At once for the queue, and at its next start for a consumer."""
+    publisher = Publisher(driver)
+    driver.declare_queue(QueueConfig(id=QUEUE, options={"max_length": 1}))
+    publisher.publish(QUEUE, 1)
+    with pytest.raises(QueueFullError):
+        publisher.publish(QUEUE, 2, timeout=0)
+    driver.declare_queue(
+        QueueConfig(id=QUEUE, options={"max_length": 2}, retry={"max_attempts": 1})
+    )
+    publisher.publish(QUEUE, 2, timeout=0)
+    assert handle_all(driver, lambda body: fail()).dead_lettered == 2
+
+
+def test_d39_queue_can_be_looked_at_emptied_and_delayed(driver: MemoryDriver) -> None:
+    """Delays, a look at what waits, and the removal of it belong to every driver."""
+    publisher = Publisher(driver)
+    publisher.publish(QUEUE, 1)
+    publisher.publish(QUEUE, 2, delay=60)
+    info = driver.get_queue_info(QUEUE)
+    assert (info.ready, info.delayed) == (1, 1)
+    assert [message.body for message in driver.browse(QUEUE, 9)] == [b"1", b"2"]
+    assert driver.purge(QUEUE) == 2
+    assert driver.get_queue_info(QUEUE).message_count == 0

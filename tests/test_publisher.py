@@ -188,8 +188,8 @@ def circular():
 
 @pytest.mark.parametrize(
     "body",
-    [math.nan, [math.inf], {"a": {1, 2}}, b"bytes", object(), circular(), "\ud800", {("a",): 1}],
-    ids=["nan", "infinity", "set", "bytes", "object", "circular", "surrogate", "key"],
+    [math.nan, [math.inf], object(), circular(), "\ud800", {("a",): 1}],
+    ids=["nan", "infinity", "object", "circular", "surrogate", "key"],
 )
 def test_a_body_that_the_codec_cannot_carry_is_refused(bench, body):
     """What another broker would refuse is refused here; nothing is published."""

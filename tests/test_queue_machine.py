@@ -1,4 +1,4 @@
-"""The memory driver and its consumers under random use, and the mutants that this catches."""
+"""The library under random use on the memory driver, and the mutants that this catches."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import Phase, Verbosity, settings
-from hypothesis.errors import Flaky
-from hypothesis.stateful import run_state_machine_as_test
-from queue_machine import QueueMachine, WatchedConsumer
+from queue_machine import InOrder, QueueMachine, TimedConsumer, assert_caught
 
-from wippy_queue import Delivery, MemoryDriver
+from wippy_queue import AlreadySettledError, Delivery, MemoryDriver, StopReport
+from wippy_queue.context import Cause, Handling
+from wippy_queue.dead_letters import DeadLetters
 from wippy_queue.drivers.memory import MemoryDelivery, MemoryQueue, _Stored
+from wippy_queue.message import Message
+from wippy_queue.settlement import ACKED, EXPIRED
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +31,6 @@ class TestQueueMachine(QueueMachine.TestCase):
     """The machine, on the library as it is."""
 
 
-class InOrder(QueueMachine):
-    """One consumer that handles one message at a time."""
-
-    in_order = True
-
-
 class TestOrder(InOrder.TestCase):
     """Messages are handled in the order of the queue."""
 
@@ -43,7 +38,7 @@ class TestOrder(InOrder.TestCase):
 # -- mutants ---------------------------------------------------------------------------
 
 
-class DropsBufferAtStop(WatchedConsumer):
+class DropsBufferAtStop(TimedConsumer):
     """Counts the buffer as returned, and returns nothing."""
 
     def _return(self, current: Any, deliveries: Sequence[Delivery]) -> None:
@@ -52,7 +47,7 @@ class DropsBufferAtStop(WatchedConsumer):
             self._credits += len(deliveries)
 
 
-class TakesOneTooMany(WatchedConsumer):
+class TakesOneTooMany(TimedConsumer):
     """Has one credit more than it may hold deliveries."""
 
     def _begin(self) -> None:
@@ -60,7 +55,7 @@ class TakesOneTooMany(WatchedConsumer):
         self._credits += 1
 
 
-class RunsOneTooMany(WatchedConsumer):
+class RunsOneTooMany(TimedConsumer):
     """Has one permit more than handlers may run."""
 
     def _begin(self) -> None:
@@ -68,7 +63,7 @@ class RunsOneTooMany(WatchedConsumer):
         self._permits = type(self._permits)(self.config.concurrency + 1)
 
 
-class ForgetsACredit(WatchedConsumer):
+class ForgetsACredit(TimedConsumer):
     """Does not give the credit of a handled delivery back."""
 
     def _record(self, ended: Any) -> None:
@@ -76,7 +71,7 @@ class ForgetsACredit(WatchedConsumer):
         self._credits -= 1
 
 
-class ForgetsToCount(WatchedConsumer):
+class ForgetsToCount(TimedConsumer):
     """Leaves the handlers that run at a stop out of its totals."""
 
     def _record(self, ended: Any) -> None:
@@ -171,35 +166,179 @@ class CountsReturnedAsAttempt(MemoryDriver):
         return super().attach(queue_id, limit)
 
 
-CONSUMERS = [
-    DropsBufferAtStop,
-    TakesOneTooMany,
-    RunsOneTooMany,
-    ForgetsACredit,
-    ForgetsToCount,
-]
-DRIVERS = [
-    AcksTwice,
-    LosesNackWhenFull,
-    ReleasesToTail,
-    SettlesTwice,
-    CountsReturnedAsAttempt,
-]
+class HandlesExpired(TimedConsumer):
+    """Does not look at the expiry."""
+
+    def worker(self, *args: Any) -> Any:
+        """Return a worker for whom nothing expires."""
+        worker = super().worker(*args)
+        worker._expired = lambda headers: False  # type: ignore[method-assign]
+        return worker
 
 
-@pytest.mark.parametrize("mutant", [*CONSUMERS, *DRIVERS])
-def test_machine_catches(mutant: type) -> None:
-    """A consumer or driver with this defect fails the machine."""
-    part = "consumer_class" if mutant in CONSUMERS else "driver_class"
+class CountsExpiredAsAcked(TimedConsumer):
+    """Counts what it dropped as handled."""
+
+    def _record(self, ended: Handling) -> None:
+        if ended.settled_as == EXPIRED:
+            ended.settled_as = ACKED
+        super()._record(ended)
+
+
+class ReleasesAtTimeout(TimedConsumer):
+    """Takes the end of a handler that ran too long for its end at a stop."""
+
+    def _timed_out(self, handling: Handling) -> None:
+        handling.cause = Cause.STOP
+        super()._timed_out(handling)
+
+
+class LetsTimeoutOverrideStop(TimedConsumer):
+    """Forgets that a handler was told to stop before its timeout passed."""
+
+    def _timed_out(self, handling: Handling) -> None:
+        handling.cause = Cause.TIMEOUT
+        super()._timed_out(handling)
+
+
+class LetsStopOverrideTimeout(TimedConsumer):
+    """Forgets that a handler's timeout had passed before it was told to stop."""
+
+    def _request_stop(self) -> Any:
+        current = super()._request_stop()
+        with self._lock:
+            for handling in self._running.values():
+                handling.cause = Cause.STOP
+        return current
+
+
+class LeavesEndedOutOfReport(TimedConsumer):
+    """Reports a stop without what ran when it was requested and has ended since."""
+
+    def _report(self, current: Any) -> StopReport:
+        report = super()._report(current)
+        return StopReport(released=report.released, running=report.running)
+
+
+class ForgetsDelayedAtStop(MemoryDriver):
+    """Loses what waits for its time when it is stopped."""
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stop, and forget."""
+        super().stop(timeout)
+        for memory_queue in self._queues.values():
+            with memory_queue.mutex:
+                memory_queue.unfinished_tasks -= len(memory_queue._delayed)
+                memory_queue._delayed.clear()
+
+
+class PurgesInFlight(MemoryDriver):
+    """Forgets what is in flight too when it is purged."""
+
+    def purge(self, queue_id: str) -> int:
+        """Remove everything."""
+        removed = super().purge(queue_id)
+        memory_queue = self._queue(queue_id)
+        with memory_queue.mutex:
+            memory_queue.unfinished_tasks = 0
+        return removed
+
+
+class PurgesReadyAlone(MemoryDriver):
+    """Leaves what is delayed when it is purged, and says that it is gone."""
+
+    def purge(self, queue_id: str) -> int:
+        """Remove what is ready."""
+        memory_queue = self._queue(queue_id)
+        with memory_queue.mutex:
+            kept = list(memory_queue._delayed)
+        removed = super().purge(queue_id)
+        with memory_queue.mutex:
+            memory_queue._delayed[:] = kept
+            memory_queue.unfinished_tasks += len(kept)
+        return removed
+
+
+class TakesEarlyForGood(MemoryDriver):
+    """Makes ready what was taken before its time and released."""
+
+    def take(self, queue_id: str, count: int, *, delayed: bool = False) -> list[Delivery]:
+        """Take deliveries that forget when they are due."""
+        taken = super().take(queue_id, count, delayed=delayed)
+        return [
+            MemoryDelivery(each._queue, each._stored)
+            for each in taken
+            if isinstance(each, MemoryDelivery)
+        ]
+
+
+class AcksBeforeItPublishes(DeadLetters):
+    """Removes a dead letter before it is back on its queue."""
+
+    def _replay(self, delivery: Delivery, *args: Any) -> None:
+        delivery.ack()
+        try:
+            super()._replay(delivery, *args)
+        except AlreadySettledError:
+            return
+
+
+class KeepsBookkeeping(DeadLetters):
+    """Replays a message with what the library noted on it."""
+
+    def _replay(self, delivery: Delivery, target: str | None, timeout: float | None) -> None:
+        assert target is not None
+        self._ready(target).publish(target, [delivery.message], 0)
+        delivery.ack()
+
+
+class ReplaysWithoutHeaders(DeadLetters):
+    """Replays a message without the headers of its publisher."""
+
+    def _replay(self, delivery: Delivery, target: str | None, timeout: float | None) -> None:
+        assert target is not None
+        message = Message(delivery.message.id, delivery.message.body, {})
+        self._ready(target).publish(target, [message], 0)
+        delivery.ack()
+
+
+MUTANTS: dict[str, list[type]] = {
+    "consumer_class": [
+        DropsBufferAtStop,
+        TakesOneTooMany,
+        RunsOneTooMany,
+        ForgetsACredit,
+        ForgetsToCount,
+        HandlesExpired,
+        CountsExpiredAsAcked,
+        ReleasesAtTimeout,
+        LetsTimeoutOverrideStop,
+        LetsStopOverrideTimeout,
+        LeavesEndedOutOfReport,
+    ],
+    "driver_class": [
+        AcksTwice,
+        LosesNackWhenFull,
+        ReleasesToTail,
+        SettlesTwice,
+        CountsReturnedAsAttempt,
+        ForgetsDelayedAtStop,
+        PurgesInFlight,
+        PurgesReadyAlone,
+        TakesEarlyForGood,
+    ],
+    "dead_letters_class": [
+        AcksBeforeItPublishes,
+        KeepsBookkeeping,
+        ReplaysWithoutHeaders,
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "mutant"), [(part, mutant) for part, mutants in MUTANTS.items() for mutant in mutants]
+)
+def test_machine_catches(part: str, mutant: type) -> None:
+    """A consumer, a driver or a tool with this defect fails the machine."""
     base = InOrder if mutant is ReleasesToTail else QueueMachine
-    machine = type(mutant.__name__, (base,), {part: mutant, "patience": 0.5})
-    quick = settings(
-        max_examples=500,
-        phases=[Phase.generate],
-        database=None,
-        verbosity=Verbosity.quiet,
-        print_blob=False,
-    )
-    # Flaky: it failed, and did not when Hypothesis tried the very same steps again.
-    with pytest.raises((AssertionError, ValueError, Flaky)):
-        run_state_machine_as_test(machine, settings=quick)
+    assert_caught(type(mutant.__name__, (base,), {part: mutant, "patience": 0.5}))

@@ -91,10 +91,18 @@ def test_a_circle_of_dead_letter_queues_is_refused():
     )
 
 
-def test_a_dead_letter_queue_on_another_driver_is_refused():
-    """Dead letters stay on the driver of their queue, so far."""
-    queues = declared(queue("a", dead="b"), queue("b", driver="app:other"))
-    with pytest.raises(ConfigError, match="on another driver, app:other, and not on app:m"):
+def test_a_dead_letter_queue_may_be_on_another_driver():
+    """The driver of a dead-letter queue does not matter, nor does it in a chain."""
+    found = targets(
+        queue("a", dead="b"), queue("b", dead="c", driver="app:other"), queue("c", driver="app:m")
+    )
+    assert found == {"a": "app:b", "b": "app:c", "c": None}
+
+
+def test_a_circle_over_two_drivers_is_refused():
+    """A message that went from driver to driver for ever would be no better."""
+    queues = declared(queue("a", dead="b"), queue("b", dead="a", driver="app:other"))
+    with pytest.raises(ConfigError, match="in a circle: app:a -> app:b -> app:a"):
         resolve_dead_letters(queues)
 
 

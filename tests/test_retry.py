@@ -141,7 +141,8 @@ def test_the_defaults_end_after_27_minutes():
         ({"max_attempts": 1.5}, "retry.max_attempts: expected a whole number, at least 0"),
         ({"max_attempts": "3"}, "retry.max_attempts: expected a whole number, at least 0"),
         ({"max_attempt": 3}, "retry.max_attempt: unknown field"),
-        ({"max_deliveries": 3}, "retry.max_deliveries: not supported yet"),
+        ({"max_deliveries": -1}, "retry.max_deliveries: expected at least 0, got -1"),
+        ({"max_deliveries": "3"}, "retry.max_deliveries: expected a whole number, at least 0"),
         (5, "retry: expected a mapping, got 5"),
     ],
 )

@@ -270,8 +270,8 @@ WRONG_PARTS = {
         "app:mine: func: expected a function of one argument",
     ),
     "lifecycle": (
-        lambda r: r.add_driver("app:mine", MemoryDriver(), lifecycle={"startup": "optional"}),
-        "app:mine: lifecycle.startup: expected required (optional is not supported yet)",
+        lambda r: r.add_driver("app:mine", MemoryDriver(), lifecycle={"startup": "never"}),
+        "app:mine: lifecycle.startup: expected required or optional, got 'never'",
     ),
 }
 
@@ -387,6 +387,40 @@ def test_a_circle_of_parts_does_not_start(notes):
     with pytest.raises(ConfigError, match=r"app:(a|b) -> app:(a|b) -> app:(a|b)"):
         runtime.start()
     assert notes == []
+
+
+@pytest.mark.parametrize("field", ["requires", "depends_on"])
+def test_what_a_part_needs_has_to_exist(runtime, field):
+    """At the start, with the ID that was probably meant; nothing was started."""
+    runtime.add_driver("app:mine", MemoryDriver(), lifecycle={field: [MEMORY, "app:memry"]})
+    with pytest.raises(ConfigError) as caught:
+        runtime.start()
+    assert str(caught.value) == (
+        f"app:mine: lifecycle.{field}[1]: no entry app:memry (did you mean app:memory?)"
+    )
+    assert not runtime.drivers[MEMORY].running
+
+
+def test_a_part_may_need_a_queue_or_a_function(runtime):
+    """Queues stand for their drivers, implied ones too; functions need no start."""
+    runtime.add_consumer(WORKER, queue=TASKS, func=print, lifecycle={"requires": [OTHER, DEAD]})
+    runtime.start()
+    assert runtime.consumer(WORKER).running
+
+
+def test_a_file_may_need_what_is_not_of_this_library():
+    """An entry of another kind is somebody else's to start."""
+    runtime = Runtime.from_yaml(
+        """
+        - {name: web, kind: http.service}
+        - name: memory
+          kind: queue.driver.memory
+          lifecycle: {auto_start: true, depends_on: [web]}
+        """,
+        namespace="app",
+    )
+    with runtime:
+        assert runtime.drivers[MEMORY].running
 
 
 def test_a_second_start_starts_what_does_not_run(runtime):
@@ -1089,3 +1123,15 @@ def test_parts_can_be_used_alone():
     assert driver.get_queue_info(TASKS).ready == 0
     driver.stop(timeout=5)
     assert not driver.running
+
+
+def test_drivers_in_a_circle_are_stopped_all_the_same() -> None:
+    """A start is refused, and what a publish has started ends with the stop."""
+    runtime = Runtime()
+    runtime.add_driver("app:one", MemoryDriver(), lifecycle={"depends_on": ["app:two"]})
+    runtime.add_driver("app:two", MemoryDriver(), lifecycle={"depends_on": ["app:one"]})
+    runtime.drivers["app:one"].start()
+    with pytest.raises(ConfigError, match="a cycle"):
+        runtime.start()
+    runtime.stop()
+    assert not runtime.drivers["app:one"].running

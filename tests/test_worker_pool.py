@@ -11,6 +11,11 @@ from harness import SOON, in_thread, within
 from wippy_queue.worker_pool import WorkerPool
 
 
+def unheard(error):
+    """Take the death of a loop that does not die."""
+    raise error
+
+
 def ended(pool):
     """Let a pool end, and wait for it."""
     pool.retire()
@@ -35,7 +40,7 @@ def test_every_thread_runs_the_loop(loops):
         together.wait(SOON)
 
     pool = WorkerPool("app:worker", loops)
-    pool.start(loop)
+    pool.start(loop, unheard)
     together.wait(SOON)
     assert len({threads.get(timeout=SOON) for _ in range(loops)}) == loops
     ended(pool)
@@ -45,7 +50,7 @@ def test_the_threads_keep_nothing_alive():
     """They carry the pool's name, are daemons, and the executor's exit join knows none of them."""
     go = threading.Event()
     pool = WorkerPool("app:worker", 3)
-    pool.start(lambda: go.wait(SOON))
+    pool.start(lambda: go.wait(SOON), unheard)
     threads = [each for each in threading.enumerate() if each.name.startswith("app:worker_")]
     assert len(threads) == 3
     assert all(thread.daemon for thread in threads)
@@ -59,7 +64,8 @@ def test_the_threads_are_daemons_whoever_starts():
     """A pool that is started by an ordinary thread keeps nothing alive either."""
     go = threading.Event()
     pool = WorkerPool("app:worker", 1)
-    starting = threading.Thread(target=pool.start, args=[lambda: go.wait(SOON)], daemon=False)
+    arguments = [lambda: go.wait(SOON), unheard]
+    starting = threading.Thread(target=pool.start, args=arguments, daemon=False)
     starting.start()
     starting.join(SOON)
     (thread,) = [each for each in threading.enumerate() if each.name.startswith("app:worker_")]
@@ -77,7 +83,7 @@ def test_a_retired_pool_lets_its_loops_finish():
         done.set()
 
     pool = WorkerPool("app:worker", 1)
-    pool.start(loop)
+    pool.start(loop, unheard)
     within(pool.retire)
     within(pool.retire)
     assert not done.is_set()
@@ -90,7 +96,7 @@ def test_a_join_keeps_its_deadline():
     """A loop that does not end is not waited for any longer; a later join waits again."""
     go = threading.Event()
     pool = WorkerPool("app:worker", 4)
-    pool.start(lambda: go.wait(SOON))
+    pool.start(lambda: go.wait(SOON), unheard)
     pool.retire()
     before = time.monotonic()
     pool.join(before + 0.05)
@@ -115,7 +121,7 @@ def test_a_pool_without_threads_fails(monkeypatch):
     pool = WorkerPool("app:worker", 4)
     monkeypatch.setattr(threading.Thread, "start", start_some)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        pool.start(lambda: go.wait(SOON))
+        pool.start(lambda: go.wait(SOON), unheard)
     monkeypatch.undo()
     started = [each for each in threading.enumerate() if each.name.startswith("app:worker_")]
     assert len(started) == 2
@@ -125,14 +131,19 @@ def test_a_pool_without_threads_fails(monkeypatch):
     assert not any(thread.is_alive() for thread in started)
 
 
-def test_a_loop_that_dies_is_logged(caplog):
-    """What ends a loop other than its return is logged, not kept in a future nobody reads."""
+@pytest.mark.parametrize("error", [KeyError("lost"), SystemExit(1), BaseException()], ids=repr)
+def test_a_loop_that_dies_is_told(error):
+    """What ends a loop other than its return is told, not kept in a future nobody reads."""
+    deaths = queue.SimpleQueue()
 
     def loop():
-        raise KeyError("lost")
+        raise error
+
+    def died(cause):
+        deaths.put((cause, threading.current_thread().name))
 
     pool = WorkerPool("app:worker", 1)
-    pool.start(loop)
+    pool.start(loop, died)
+    assert deaths.get(timeout=SOON) == (error, "app:worker_0")
     ended(pool)
-    assert "a worker thread died" in caplog.text
-    assert "KeyError: 'lost'" in caplog.text
+    assert deaths.empty()

@@ -21,6 +21,7 @@ from .errors import (
     FunctionNotFoundError,
     MessageTooLargeError,
     NoDeliveryError,
+    NotBoundError,
     PermissionDeniedError,
     PublishError,
     QueueError,
@@ -34,6 +35,7 @@ from .errors import (
     StopTimeoutError,
     UnavailableError,
 )
+from .health import Health
 from .ids import EntryId
 from .message import Delivery, Message
 from .publisher import Publisher
@@ -41,6 +43,8 @@ from .queues import QueueConfig
 from .report import ConsumerInfo, RunningMessage, StopReport
 from .retry import Backoff, RetryPolicy
 from .runtime import Runtime
+from .tasks import Task, Tasks
+from .typed_queue import TypedQueue
 
 __all__ = [
     "AlreadySettledError",
@@ -60,10 +64,12 @@ __all__ = [
     "Features",
     "ForkedError",
     "FunctionNotFoundError",
+    "Health",
     "MemoryDriver",
     "Message",
     "MessageTooLargeError",
     "NoDeliveryError",
+    "NotBoundError",
     "PermissionDeniedError",
     "PublishError",
     "Publisher",
@@ -82,6 +88,9 @@ __all__ = [
     "StopFromHandlerError",
     "StopReport",
     "StopTimeoutError",
+    "Task",
+    "Tasks",
+    "TypedQueue",
     "UnavailableError",
     "current_context",
     "current_delivery",

@@ -18,12 +18,13 @@ from typing import NoReturn
 import attrs
 import click
 
+from .arguments import duration_of
+from .cli_queues import COMMANDS
 from .commands.check import check_files
 from .commands.json_lines import STANDARD_INPUT, JsonLines
 from .commands.run import TIMED_OUT, Run
 from .commands.speak import say, show_log
 from .errors import ConfigError
-from .fields import FieldError, duration
 from .runtime import Runtime
 
 SHORTEST_STOP_TIMEOUT = 25.0
@@ -61,23 +62,6 @@ Events = SimpleQueue[signal.Signals | Ended | None]
 """What the main thread waits for; ``None`` wakes it and means nothing more."""
 
 
-def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """Return seconds: a number, or Go's text form (``300ms``, ``1h30m``)."""
-    if value is None:
-        return None
-    try:
-        return duration(float(value) if _is_number(value) else value)
-    except FieldError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _is_number(text: str) -> bool:
-    with contextlib.suppress(ValueError):
-        float(text)
-        return True
-    return False
-
-
 def _inputs(
     _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[JsonLines, ...]:
@@ -102,10 +86,14 @@ def _inputs(
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Run the queue consumers that YAML files declare, or check the files."""
+    """Run the queue consumers that YAML files declare, check the files, look after the queues."""
     if not sys.flags.safe_path:
         # As python -m does, so that callable: shop.tasks:handle finds shop/ in this folder.
         sys.path.insert(0, str(Path.cwd()))
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)
 
 
 @cli.command()
@@ -147,14 +135,14 @@ def check(files: tuple[str, ...]) -> None:
 @click.option(
     "--idle-timeout",
     metavar="DURATION",
-    callback=_duration,
+    callback=duration_of,
     help="How long --until-idle waits once all input is read, such as 90 or 1h30m; no limit by "
     "default.",
 )
 @click.option(
     "--stop-timeout",
     metavar="DURATION",
-    callback=_duration,
+    callback=duration_of,
     help="How long a stop waits for running handlers; by default the longest stop_timeout in "
     f"the files, at least {SHORTEST_STOP_TIMEOUT:g} s.",
 )

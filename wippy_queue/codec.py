@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
+from .bodies.plain import unstructure
 from .errors import CodecError
 from .fields import FieldError, nearest
 
@@ -40,14 +41,20 @@ class JsonCodec:
             ensure_ascii=False,
             allow_nan=False,
             separators=(",", ":"),
+            # Called for what JSON has nothing for, so plain bodies cost nothing more.
+            default=unstructure,
         )
         self._encode = _one_encoder_for_all(encoder) or encoder.encode
         self._decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
     def encode(self, body: Any) -> bytes:
-        """Return the body as JSON."""
+        """Return the body as JSON; what JSON has nothing for as ``unstructure`` writes it."""
         try:
-            return self._encode(body).encode()
+            try:
+                return self._encode(body).encode()
+            except (TypeError, CodecError):
+                # A key that is no text. Or what cannot be written at all: said with its place.
+                return self._encode(unstructure(body)).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise CodecError(f"the body cannot be written as JSON: {error}") from error
 

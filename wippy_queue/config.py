@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -12,11 +12,13 @@ import attrs
 
 from .consumer_config import ConsumerConfig
 from .driver import Driver
+from .drivers.registry import KnownDrivers
 from .errors import ConfigError, ConfigProblem
-from .fields import FieldError, problem_of
+from .fields import FieldError, nearest, problem_of
 from .function import Handler
 from .functions.python import PythonLoader
 from .ids import EntryId
+from .limits import consumer_problems, queue_problems
 from .loading.entries import Entry, Source, check_namespace, read_entries
 from .loading.files import find_files, read_text
 from .loading.parts import (
@@ -32,6 +34,7 @@ from .loading.references import References, start_order, target_of
 from .loading.yaml_tree import parse
 from .log import logger
 from .queues import QueueConfig, resolve_dead_letters
+from .tasks import Tasks
 
 __all__ = ["Config", "DriverEntry", "EntryInfo", "load_files", "load_text", "queue_config"]
 
@@ -145,6 +148,7 @@ class _Load:
         # Whether every entry is known.
         self._complete = True
         self._loader = PythonLoader()
+        self._known_drivers = KnownDrivers()
         self._drivers: dict[EntryId, DriverEntry] = {}
         self._queues: dict[EntryId, QueueConfig] = {}
         self._consumers: dict[EntryId, ConsumerConfig] = {}
@@ -164,7 +168,7 @@ class _Load:
 
     def read(self, text: str, name: str, base_dir: Path) -> None:
         """Gather the entries of a text. Raises ``ConfigError`` where it cannot be read."""
-        source = Source(name, base_dir, parse(text))
+        source = Source(name, base_dir, parse(text), self._known_drivers)
         self._sources.append(source)
         entries = read_entries(source, self._namespace)
         if entries is None:
@@ -183,12 +187,16 @@ class _Load:
         for entry in self._entries:
             self._build(entry)
         queues = self._resolve_dead_letters()
+        self._check_limits(queues)
         references = References(self._by_id, self._implied(queues), complete=self._complete)
         dependencies = {}
         for entry in self._entries:
             targets = references.dependencies_of(entry)
+            if entry.id in queues and (letters := queues[entry.id].dead_letter_queue) in queues:
+                targets.setdefault(letters, ("dead_letter",))  # also one of the default name
             if entry.id is not None and entry.role and self._by_id[entry.id] is entry:
                 dependencies[entry.id] = targets
+        self._check_tasks(queues)
         order = start_order(dependencies, self._by_id)
         problems = self._problems + [each for source in self._sources for each in source.problems]
         if problems:
@@ -234,6 +242,41 @@ class _Load:
             for problem in error.problems:
                 self._by_id[EntryId(str(problem.entry))].report(problem)
             return self._queues
+
+    def _check_limits(self, queues: Mapping[EntryId, QueueConfig]) -> None:
+        """Report what entries ask for and their drivers cannot do."""
+        drivers: dict[EntryId | None, Driver] = {}
+        for driver_id, entry in self._drivers.items():
+            try:
+                drivers[driver_id] = entry.make()
+            except ConfigError as error:
+                self._report(driver_id, error.problems)
+        for queue_id, queue in queues.items():
+            if queue.driver in drivers:
+                self._report(queue_id, queue_problems(queue, drivers[queue.driver]))
+        implied = self._implied(queues)
+        for consumer_id, consumer in self._consumers.items():
+            taken = consumer.queue
+            owner = queues.get(taken if taken in queues else implied.get(taken, taken))
+            if owner is not None and owner.driver in drivers:
+                driver = drivers[owner.driver]
+                self._report(consumer_id, consumer_problems(consumer, owner, driver))
+
+    def _check_tasks(self, queues: Mapping[EntryId, QueueConfig]) -> None:
+        """Report handlers whose tasks are published on a queue that is not there."""
+        known = {key for key, each in self._by_id.items() if each.role in ("queue", None)}
+        known.update(self._implied(queues))
+        for function_id, handler in self._functions.items():
+            if isinstance(handler, Tasks) and self._complete and handler.queue not in known:
+                path = "callable" if "callable" in self._by_id[function_id].data else "method"
+                message = f"{handler!r} publishes on {handler.queue}, and there is no such queue"
+                near = nearest(handler.queue, queues)
+                problem = ConfigProblem(message=message, path=(path,), suggestion=near)
+                self._report(function_id, [problem])
+
+    def _report(self, entry_id: EntryId, problems: Iterable[ConfigProblem]) -> None:
+        for problem in problems:
+            self._by_id[entry_id].report(problem)
 
     def _implied(self, queues: Mapping[EntryId, QueueConfig]) -> dict[EntryId, EntryId]:
         """Return the dead-letter queues without an entry; a faulty queue may have one too."""

@@ -7,29 +7,60 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, Unpack
 
+import attrs
+
+from .bodies.reading import reader_of
 from .cancellation import Cancellation
 from .codec import CODECS
 from .consumer_config import ConsumerConfig, ConsumerFields
-from .context import Handling
+from .context import Cause, Handling
 from .driver import Attachment, Driver
 from .errors import ConfigError, ForkedError, StopFromHandlerError, StopTimeoutError
 from .exit_hook import EXIT_TIMEOUT, forget, stop_at_exit
 from .fields import FieldError, check_timeout, problem_of
 from .function import handler_of
 from .lifecycle import lifecycle_of
+from .log import fields as log_fields
 from .log import logger
 from .message import Delivery
-from .report import ConsumerInfo, StopReport
+from .publisher import Publisher
+from .publishing import Publishes
+from .report import ConsumerInfo, StopReport, Vitals
 from .settlement import LOST, RELEASED, SETTLEMENTS, Settler
 from .structure import structure
+from .watchdog import Watchdog
 from .worker import Worker, describe
 from .worker_pool import WorkerPool
 
 HAND_BACK_TIMEOUT: Final = 0.1
 """Seconds that a stop gives the driver at least to hand over and take back deliveries."""
+
+
+@attrs.frozen(kw_only=True)
+class Host:
+    """
+    What a runtime does for its consumers.
+
+    Attributes:
+        before_start: Starts and declares what a consumer needs; called with its ID at the
+            beginning of each start. What it returns is for ``started``.
+        driver_of: Finds the driver of a queue.
+        publisher: What a ``Tasks`` publishes through inside the handlers.
+        started: Told that the consumer of an ID was started; must not block.
+        stopped: Told that a stop of it was requested; must not block.
+        failed: Told that it stopped itself, and why; logs that, and must not block.
+    """
+
+    before_start: Callable[[str], int]
+    driver_of: Callable[[str], Driver]
+    publisher: Publishes
+    started: Callable[[str, int], None]
+    stopped: Callable[[str], None]
+    failed: Callable[[str, BaseException], None]
 
 
 class _Run:
@@ -41,12 +72,14 @@ class _Run:
         pool: The threads, one more than may handle, so that one can always fetch.
         worker: Handles by the queue's policy and codec as they were at the start.
         stop: Cancelled when a stop is requested.
+        watchdog: Finds handlers that run past the timeout, where there is one.
         work: Wakes a loop that waits for something to do, one for each thing put. A
             ``SimpleQueue``, because it wakes several times faster than a condition.
         idle: How many loops wait.
         waking: Whether one was woken and has not looked yet: more need not be.
         fetching: Whether a loop is out to take deliveries.
         returning: Whether the buffer is being returned.
+        failed: Whether it stopped itself, since nothing would come any more.
         baseline: The totals when the stop was requested.
         report: The final report, once the consumer was started again.
     """
@@ -62,11 +95,13 @@ class _Run:
         self.pool = pool
         self.worker = worker
         self.stop = stop
+        self.watchdog: Watchdog | None = None
         self.work: SimpleQueue[None] = SimpleQueue()
         self.idle = 0
         self.waking = False
         self.fetching = False
         self.returning = False
+        self.failed = False
         self.baseline: dict[str, int] = {}
         self.report: StopReport | None = None
 
@@ -97,12 +132,12 @@ class Consumer:
     Args:
         driver: The driver of the queue.
         queue: The queue's ID.
-        func: A function of one argument, the decoded body.
+        func: A function of one argument, the decoded body, or what its annotation makes of it:
+            where an attrs class or a dataclass is in that, bodies are structured by it.
         id: The consumer's ID in logs and reports; by default the queue's with ``.consumer``.
-        before_start: Called at the beginning of each start; a runtime starts and declares
-            there what the consumer needs.
-        fields: ``concurrency``, ``prefetch``, ``auto_ack``, ``driver_options`` and
-            ``lifecycle``, as in ``ConsumerConfig``.
+        host: The runtime it belongs to, where it does.
+        fields: ``concurrency``, ``prefetch``, ``auto_ack``, ``timeout``, ``driver_options``
+            and ``lifecycle``, as in ``ConsumerConfig``.
 
     Attributes:
         id: Its ID.
@@ -111,7 +146,7 @@ class Consumer:
             nobody stopped it, 1 by default; may be set.
 
     Raises:
-        ConfigError: A field or the function is wrong.
+        ConfigError: A field is wrong, or the function or its annotation.
     """
 
     def __init__(
@@ -121,7 +156,7 @@ class Consumer:
         func: Callable[[Any], object],
         *,
         id: str | None = None,
-        before_start: Callable[[], None] | None = None,
+        host: Host | None = None,
         **fields: Unpack[ConsumerFields],
     ) -> None:
         lifecycle = lifecycle_of(fields.get("lifecycle"))
@@ -130,6 +165,7 @@ class Consumer:
             self._handler = handler_of(func)
         except FieldError as error:
             raise ConfigError([problem_of(error, ("func",))]) from None
+        self._read = reader_of(self._handler, ("func",))
         for name, options in self.config.driver_options.items():
             known = driver.consumer_options if name == driver.name else None
             path = ("driver_options", name)
@@ -139,7 +175,7 @@ class Consumer:
             structure(known, options, path=path)
         self.id = id or f"{queue}.consumer"
         self._driver = driver
-        self._before_start = before_start
+        self._host = host
         self.exit_timeout = EXIT_TIMEOUT
         self._pid: int | None = None
         self._begin()
@@ -159,6 +195,7 @@ class Consumer:
         self._running: dict[int, Handling] = {}
         self._totals = dict.fromkeys(SETTLEMENTS, 0)
         self._run: _Run | None = None
+        self._wanted = False
         self._listeners: list[Callable[[], None]] = []
 
     # -- start and stop ----------------------------------------------------------------
@@ -173,14 +210,39 @@ class Consumer:
             QueueNotFoundError: The queue is not declared.
             UnavailableError: The driver is not running.
         """
-        if self._before_start is not None:
-            self._before_start()
+        host = self._host
+        token = 0 if host is None else host.before_start(self.id)
+        if self._forked():
+            self._begin()
+        self._start()
+        if host is None:
+            stop_at_exit(self)
+        else:  # its runtime is stopped at the exit
+            host.started(self.id, token)
+
+    def want(self) -> None:
+        """Note that it is to run as soon as ``start_again`` can start it."""
         if self._forked():
             self._begin()
         with self._lock:
+            self._wanted = True
+            self._pid = os.getpid()
+
+    def start_again(self) -> bool:
+        """
+        Start after a failure, unless a stop was requested since; return whether it runs.
+
+        What it needs has to run. Raises what ``start`` does.
+        """
+        return self._start(again=True)
+
+    def _start(self, *, again: bool = False) -> bool:
+        with self._lock:
+            if again and not self._wanted:
+                return False
             previous = self._run
             if previous is not None and not previous.stop.cancelled:
-                return
+                return True
             current = self._attach()
             if previous is not None:
                 previous.report = self._report(previous)
@@ -188,38 +250,85 @@ class Consumer:
             self._run = current
             self._pid = os.getpid()
             try:
-                current.pool.start(lambda: self._loop(current))
+                if current.watchdog is not None:
+                    current.watchdog.start()
+                if previous is not None and previous.watchdog is not None:
+                    previous.watchdog.replaced()
+                current.pool.start(lambda: self._loop(current), partial(self._died, current))
             except BaseException:
                 current.baseline = dict(self._totals)
                 current.stop.cancel()
                 self._close(current)
                 current.wake_all()
                 current.pool.retire()
+                if current.watchdog is not None:
+                    current.watchdog.end()
                 raise
-        if self._before_start is None:  # else its runtime is stopped
-            stop_at_exit(self)
+            self._wanted = True
+            for listener in self._listeners:
+                listener()
+            return True
 
     def _attach(self) -> _Run:
         """Attach to the queue as it is declared now."""
         config = self.config
-        queue = self._driver.queue_config(config.queue)
         stop = Cancellation()
-        worker = Worker(
+        worker = self.worker(stop)
+        pool = WorkerPool(self.id, config.concurrency + 1)
+        attachment = self._driver.attach(config.queue, config.prefetch + config.concurrency)
+        run = _Run(attachment, pool, worker, stop)
+        if config.timeout is not None:
+            run.watchdog = Watchdog(
+                f"{self.id}_watchdog",
+                self._lock,
+                self._running,
+                config.timeout,
+                timed_out=self._timed_out,
+                died=partial(self._died, run),
+            )
+        return run
+
+    def worker(self, stop: Cancellation) -> Worker:
+        """
+        Return what handles deliveries by its function, and by its queue as it is declared now.
+
+        Does not block.
+
+        Args:
+            stop: Cancelled when handlers are to end for a stop.
+
+        Raises:
+            QueueNotFoundError: The queue is not declared.
+        """
+        host = self._host
+        queue = self._driver.queue_config(self.config.queue)
+        return Worker(
             self.id,
             self._handler,
             CODECS[queue.codec].decode,
-            Settler(self._driver, queue, self.id),
-            config.auto_ack,
+            Settler(self._driver, queue, self.id, host.driver_of if host else None),
+            host.publisher if host else Publisher(self._driver),
             stop,
+            read=self._read,
+            max_deliveries=queue.retry_policy.max_deliveries,
+            auto_ack=self.config.auto_ack,
+            timeout=self.config.timeout,
         )
-        attachment = self._driver.attach(config.queue, config.prefetch + config.concurrency)
-        return _Run(attachment, WorkerPool(self.id, config.concurrency + 1), worker, stop)
 
     @property
     def running(self) -> bool:
         """Whether it was started and no stop was requested since, in this process."""
         current = self._run
         return current is not None and not current.stop.cancelled and not self._forked()
+
+    @property
+    def wanted(self) -> bool:
+        """
+        Whether it is to run: it does, or will once what keeps it from that is over.
+
+        False before a start, after the request of a stop, and in a forked child.
+        """
+        return self._wanted and not self._forked()
 
     def request_stop(self) -> None:
         """
@@ -233,8 +342,16 @@ class Consumer:
     def _request_stop(self) -> _Run | None:
         """Request the stop of the latest start, and return that; ``None`` before any."""
         with self._lock:
+            self._wanted = False
             current = self._run
-            if current is None or current.stop.cancelled:
+        if self._host is not None:
+            self._host.stopped(self.id)
+        return None if current is None else self._end(current)
+
+    def _end(self, current: _Run) -> _Run:
+        """Take nothing more for a start, and return what waits; return the start."""
+        with self._lock:
+            if current.stop.cancelled:
                 return current
             current.baseline = dict(self._totals)
             current.stop.cancel()
@@ -243,11 +360,13 @@ class Consumer:
             self._buffer.clear()
             handlings = list(self._running.values())
             current.wake_all()
+            if current.watchdog is not None:
+                current.watchdog.end()
         try:
             self._close(current)
             current.pool.retire()
             for handling in handlings:
-                handling.cancel()
+                handling.cancel_for(Cause.STOP)
         finally:
             self._return(current, buffered)
             with self._lock:
@@ -315,6 +434,8 @@ class Consumer:
             missing = f"what {self.id} returns to its driver" if in_hand else None
             raise StopTimeoutError(report, still_running, waiting_for=missing)
         current.pool.join(deadline)
+        if current.watchdog is not None:
+            current.watchdog.join(deadline)
         return report
 
     def refuse_own_handler(self) -> None:
@@ -353,6 +474,27 @@ class Consumer:
                 **self._totals,
             )
 
+    def vitals(self) -> Vitals:
+        """Return what a check of its health looks at. Does not block."""
+        if self._forked():
+            return Vitals()
+        with self._lock:
+            current, handlings = self._run, list(self._running.values())
+            wanted, buffered = self._wanted, len(self._buffer)
+        if current is None:
+            return Vitals(wanted=wanted)
+        return Vitals(
+            started=True,
+            wanted=wanted,
+            busy=bool(handlings) or current.returning,
+            running=len(handlings),
+            stuck=sum(handling.overdue for handling in handlings),
+            # They are in the order in which they began.
+            oldest_running=time.monotonic() - handlings[0].started if handlings else None,
+            buffered=buffered,
+            last_contact=current.attachment.last_contact,
+        )
+
     def listen(self, callback: Callable[[], None]) -> None:
         """Have ``callback``, which must not block, called whenever nothing is held any more."""
         with self._lock:
@@ -372,12 +514,14 @@ class Consumer:
         """Handle and fetch in turns, until the stop."""
         thread_id = threading.get_ident()
         ended: Handling | None = None
+        job: Handling | int | None
         while True:
             with self._lock:
+                has_permit = ended is not None
                 if ended is not None:
                     self._record(ended)
-                job = self._next_job(current, thread_id, has_permit=ended is not None)
-            ended = None
+                ended = job = None  # while it waits, the loop keeps no message alive
+                job = self._next_job(current, thread_id, has_permit=has_permit)
             if job is None:
                 return
             if isinstance(job, int):
@@ -399,6 +543,8 @@ class Consumer:
             if self._buffer and (has_permit or self._permits.acquire(blocking=False)):
                 handling = current.worker.begin(self._buffer.popleft(), thread_id)
                 self._running[thread_id] = handling
+                if current.watchdog is not None:
+                    current.watchdog.began()
                 self._wake()
                 return handling
             if has_permit:
@@ -442,14 +588,9 @@ class Consumer:
         """Take up to ``free`` deliveries into the buffer."""
         try:
             taken = current.attachment.take(free)
-        except Exception:  # noqa: BLE001 - the consumer must not end unnoticed
-            logger.exception(
-                "%s cannot take from %s and stops",
-                self.id,
-                self.config.queue,
-                extra={"queue": str(self.config.queue), "consumer": self.id},
-            )
-            taken = []
+            failure: Exception | None = None
+        except Exception as error:  # noqa: BLE001 - the consumer must not end unnoticed
+            taken, failure = [], error
         with self._lock:
             self._credits += free - len(taken)
             stopping = current.stop.cancelled
@@ -463,8 +604,47 @@ class Consumer:
                 self._changed()
                 self._wake()
         elif not taken:
-            # The attachment failed, or was closed under it: nothing will ever come.
-            self.request_stop()
+            closed = RuntimeError("the driver has closed the attachment under the consumer")
+            self._fail(current, failure or closed)
+
+    def _died(self, current: _Run, error: BaseException) -> None:
+        logger.critical(
+            "a thread of %s died; this is a defect of the library", self.id, exc_info=error
+        )
+        self._fail(current, error)
+
+    def _fail(self, current: _Run, error: BaseException) -> None:
+        """Stop because nothing will ever come any more, and have that known."""
+        with self._lock:
+            if current is not self._run or current.stop.cancelled or current.failed:
+                return
+            current.failed = True
+        if self._host is None:
+            logger.error(
+                "%s cannot take from %s and stops: %s",
+                self.id,
+                self.config.queue,
+                error,
+                exc_info=error,
+                extra={"queue": str(self.config.queue), "consumer": self.id},
+            )
+        self._end(current)
+        if self._host is not None:
+            self._host.failed(self.id, error)
+
+    def _timed_out(self, handling: Handling) -> None:
+        """Cancel a handler that runs past the timeout, and say where it stood; by the watchdog."""
+        running = describe(handling, self.id)
+        handling.cancel_for(Cause.TIMEOUT)
+        logger.warning(
+            "the handler of message %s of %s runs past its timeout of %g s; it is told to end, "
+            "and its worker stays taken until it does, at\n%s",
+            running.message_id,
+            running.queue,
+            self.config.timeout,
+            running.stack.rstrip(),
+            extra=log_fields(handling.delivery, self.id),
+        )
 
     def _return(self, current: _Run, deliveries: Sequence[Delivery]) -> None:
         """Release unstarted deliveries and give their credits back."""
@@ -493,6 +673,9 @@ class Consumer:
         del self._running[ended.thread_id]
         self._totals[ended.settled_as or LOST] += 1
         self._credits += 1
+        current = self._run
+        if current is not None and current.watchdog is not None:
+            current.watchdog.ended()
         self._changed()
 
     def _changed(self) -> None:

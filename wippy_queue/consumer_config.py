@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypedDict
+from typing import Any, TypedDict
 
 import attrs
 
-from .fields import FieldError, checked, entry_id, flag, optional, referring, whole
+from .fields import FieldError, checked, duration, entry_id, flag, optional, referring, whole
 from .ids import EntryId
 from .lifecycle import Lifecycle, lifecycle_of
 
@@ -16,6 +16,13 @@ def _driver_options(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise FieldError("a mapping", value)
     return value
+
+
+def _timeout(value: Any) -> float:
+    seconds = duration(value)
+    if not seconds:
+        raise FieldError("a duration above 0 s, or null for no limit", value)
+    return seconds
 
 
 @attrs.frozen(kw_only=True)
@@ -30,6 +37,8 @@ class ConsumerConfig:
         prefetch: The most deliveries that wait in its buffer, 0 to 10000; 0 means that only a
             free worker is given one.
         auto_ack: Whether messages are acked before their handler starts: at most once.
+        timeout: Seconds after which a handler's context is cancelled and it is warned about,
+            above 0; ``None`` for no limit. Nothing is killed.
         driver_options: Options for its driver: a mapping for each driver's name.
         lifecycle: When it starts and how it stops.
 
@@ -42,10 +51,9 @@ class ConsumerConfig:
     concurrency: int = checked(whole(1, 1000), default=1)
     prefetch: int = checked(whole(0, 10_000), default=10)
     auto_ack: bool = checked(flag, default=False)
+    timeout: float | None = checked(optional(_timeout), default=None)
     driver_options: Mapping[str, Any] = checked(_driver_options, factory=dict)
     lifecycle: Lifecycle = attrs.field(factory=Lifecycle, converter=lifecycle_of)
-
-    NOT_YET: ClassVar[tuple[str, ...]] = ("timeout",)
 
 
 class ConsumerFields(TypedDict, total=False):
@@ -54,5 +62,6 @@ class ConsumerFields(TypedDict, total=False):
     concurrency: int
     prefetch: int
     auto_ack: bool
+    timeout: float | None
     driver_options: Mapping[str, Any]
     lifecycle: Lifecycle | Mapping[str, object]

@@ -3,60 +3,91 @@
 from __future__ import annotations
 
 import contextvars
+import enum
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from .cancellation import Cancellation
 from .errors import Cancelled, ForkedError, NoDeliveryError, ReleasedError
 from .function import Ack, Fail, Outcome
 from .message import Delivery, Headers, HeaderValue
+from .publishing import Publishes
+
+
+class Cause(enum.Enum):
+    """Why a handler's context is cancelled."""
+
+    STOP = "a stop of its consumer was requested"
+    TIMEOUT = "its timeout has passed"
+    LOST = "its delivery was lost"
+
+
+class WorkerSide(Protocol):
+    """
+    What all handlings of one worker share.
+
+    Attributes:
+        pid: The process that takes the deliveries.
+        publisher: What a ``Tasks`` publishes through inside the handlers.
+        timeout: Seconds that a handler may take, ``None`` for no limit.
+        alone: Whether nobody else handles anything meanwhile.
+        advanced: Seconds by which its clock is ahead, where delays are not waited for.
+    """
+
+    pid: int
+    publisher: Publishes
+    timeout: float | None
+    alone: bool
+
+    @property
+    def advanced(self) -> float:
+        """Seconds by which its clock is ahead."""
+
+    def settle(self, delivery: Delivery, outcome: Outcome) -> str:
+        """Carry out an outcome and return how the delivery counts."""
 
 
 class Handling(Cancellation):
     """
     One delivery in the hands of a worker, from its start to the end of its handler.
 
-    It is cancelled at a stop, and when the delivery is lost.
+    It is cancelled at a stop, at the consumer's ``timeout``, and when the delivery is lost.
 
     Attributes:
         delivery: The delivery.
-        settle: Carries out an outcome and returns how the delivery counts.
+        worker: Whose hands.
         body: The decoded body, once there is one.
+        cause: What cancelled it first.
         settled_as: How the delivery counts, once it is settled; ``None`` at the end where it
             was lost.
-        pid: The process that took it.
         lock: Guards ``settled_as`` and ``ended`` against settling by hand in another thread.
         ended: Whether the handler has ended.
+        overdue: Whether it was told that its timeout has passed.
         thread_id: The worker's thread.
         started: When it began, on the monotonic clock.
     """
 
     __slots__ = (
         "body",
+        "cause",
         "delivery",
         "ended",
         "lock",
-        "pid",
-        "settle",
+        "overdue",
         "settled_as",
         "started",
         "thread_id",
+        "worker",
     )
 
-    def __init__(
-        self,
-        delivery: Delivery,
-        settle: Callable[[Delivery, Outcome], str],
-        thread_id: int,
-        pid: int,
-    ) -> None:
+    def __init__(self, delivery: Delivery, worker: WorkerSide, thread_id: int) -> None:
         super().__init__()
         self.delivery = delivery
-        self.settle = settle
-        self.pid = pid
+        self.worker = worker
+        self.cause: Cause | None = None
+        self.overdue = False
         # Guards ended and settled_as; held while a handler settles by hand.
         self.lock = threading.Lock()
         self.body: Any = None
@@ -65,13 +96,34 @@ class Handling(Cancellation):
         self.thread_id = thread_id
         self.started = time.monotonic()
 
+    def cancel_for(self, cause: Cause) -> None:
+        """Cancel it; the first cause stays."""
+        with self._lock:
+            self.cause = self.cause or cause
+        self.cancel()
+
+    def cancel_as_lost(self) -> None:
+        """Cancel it because its delivery was lost."""
+        self.cancel_for(Cause.LOST)
+
+    @property
+    def deadline(self) -> float | None:
+        """When its timeout passes, on the monotonic clock; ``None`` without one."""
+        timeout = self.worker.timeout
+        return None if timeout is None else self.started + timeout
+
 
 _CURRENT: contextvars.ContextVar[Handling] = contextvars.ContextVar("wippy_queue.current")
 
 
-def enter(handling: Handling) -> None:
+def enter(handling: Handling) -> contextvars.Token[Handling]:
     """Make this the current handling of the running ``contextvars`` context."""
-    _CURRENT.set(handling)
+    return _CURRENT.set(handling)
+
+
+def leave(token: contextvars.Token[Handling]) -> None:
+    """Make the one current again that was before ``enter`` returned the token."""
+    _CURRENT.reset(token)
 
 
 def current_handling() -> Handling | None:
@@ -190,18 +242,19 @@ class CurrentDelivery:
 
     def _settle(self, outcome: Outcome) -> None:
         handling = self._handling
-        if handling.pid != os.getpid():
+        if handling.worker.pid != os.getpid():
             raise ForkedError("this delivery is the parent process's to settle")
         with handling.lock:
-            handling.settled_as = handling.settle(self._delivery, outcome)
+            handling.settled_as = handling.worker.settle(self._delivery, outcome)
 
 
 class Context:
     """
     A handler's view of its own cancellation.
 
-    It is cancelled when a stop of its consumer is requested, and when its delivery is lost.
-    Cancellation is cooperative: nothing is killed. May be used from any thread.
+    It is cancelled when a stop of its consumer is requested, when the consumer's ``timeout``
+    has passed, and when its delivery is lost. Cancellation is cooperative: nothing is killed.
+    May be used from any thread.
     """
 
     __slots__ = ("_handling",)
@@ -217,7 +270,14 @@ class Context:
     def check(self) -> None:
         """Raise ``Cancelled`` where the handler should end soon."""
         if self.cancelled:
-            raise Cancelled("the handler's context is cancelled")
+            cause = self._handling.cause
+            why = f": {cause.value}" if cause else ""
+            raise Cancelled(f"the handler's context is cancelled{why}")
+
+    @property
+    def deadline(self) -> float | None:
+        """When the consumer's ``timeout`` passes, on the monotonic clock; ``None`` without."""
+        return self._handling.deadline
 
     def wait(self, seconds: float | None) -> bool:
         """

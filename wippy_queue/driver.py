@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import attrs
 
 from .cancellation import Cancellation
 from .ids import EntryId
+from .log import logger
 from .message import Delivery, Message
 from .queues import QueueConfig
 from .structure import structure
@@ -37,6 +38,14 @@ class Features:
         wakes_publishers: Whether a publisher that waits for room is woken by it.
         exact_counts: Whether ``QueueInfo`` is exact at one moment.
         max_message_size: The largest body in bytes, ``None`` where there is no limit.
+        counts_deliveries: Whether ``Delivery.deliveries`` is known, so that ``max_deliveries``
+            can end a message that ends its processes.
+        browsing: Whether ``Driver.browse`` looks without taking.
+        takes_delayed: Whether ``Driver.take`` can take delayed messages before their time.
+        priorities: How many priorities there are above the lowest; 0 for none.
+        lease: Seconds after which the broker takes back what nobody extends, ``None`` for never.
+        longest_hold: Seconds that a delivery can be held at most, ``None`` where there is no
+            limit.
     """
 
     durable: bool
@@ -50,6 +59,12 @@ class Features:
     wakes_publishers: bool
     exact_counts: bool
     max_message_size: int | None
+    counts_deliveries: bool = False
+    browsing: bool = False
+    takes_delayed: bool = False
+    priorities: int = 0
+    lease: float | None = None
+    longest_hold: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -109,6 +124,11 @@ class Attachment(ABC):
         Does not wait for it. May be called from any thread, and again. Deliveries that were
         taken stay the consumer's to settle.
         """
+
+    @property
+    def last_contact(self) -> float | None:
+        """Like ``Driver.last_contact``, for this attachment; ``None`` means the driver's."""
+        return None
 
 
 class Driver(ABC):
@@ -189,6 +209,8 @@ class Driver(ABC):
         messages: Sequence[Message],
         timeout: float | None,
         cancellation: Cancellation | None = None,
+        *,
+        delay: float = 0.0,
     ) -> None:
         """
         Put messages on a queue, in order.
@@ -200,6 +222,8 @@ class Driver(ABC):
             messages: The messages; their headers are not changed.
             timeout: Seconds to wait for room or a connection; 0 does not wait, ``None``
                 waits without end.
+            delay: Seconds until the messages may be handed over, 0 to ``Features.max_delay``;
+                they run on while nothing consumes.
             cancellation: Ends the wait early, with ``Cancelled``, when it is cancelled.
 
         Raises:
@@ -228,6 +252,95 @@ class Driver(ABC):
     @abstractmethod
     def get_queue_info(self, queue_id: str) -> QueueInfo:
         """Return the counts of a queue. Raises ``QueueNotFoundError``."""
+
+    @abstractmethod
+    def take(self, queue_id: str, count: int, *, delayed: bool = False) -> list[Delivery]:
+        """
+        Take deliveries for a tool, without an attachment and without waiting for messages.
+
+        They are in flight until they are settled, and come back by ``release``.
+
+        Args:
+            queue_id: A declared queue.
+            count: The most to take, at least 1.
+            delayed: Whether messages that wait for their time follow the ready ones, the
+                earliest due first. Where ``Features.takes_delayed`` is false, none do.
+
+        Returns:
+            0 to ``count`` deliveries, in the order of the queue.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+            UnavailableError: The driver is not running, or has no connection.
+        """
+
+    @abstractmethod
+    def purge(self, queue_id: str) -> int:
+        """
+        Remove all ready and delayed messages; what is in flight stays. Cannot be undone.
+
+        Returns:
+            How many were removed.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+            UnavailableError: The driver is not running, or has no connection.
+        """
+
+    def browse(self, queue_id: str, count: int) -> list[Message]:
+        """
+        Look at the first messages of a queue: the ready ones in order, then delayed ones.
+
+        A driver with ``Features.browsing`` overrides this; elsewhere the messages are taken
+        and released, so that they are in flight for a moment.
+
+        Args:
+            queue_id: A declared queue.
+            count: The most to show, at least 1.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+            UnavailableError: The driver is not running, or has no connection.
+        """
+        deliveries = self.take(queue_id, count)
+        for delivery in deliveries:
+            delivery.release()
+        return [delivery.message for delivery in deliveries]
+
+    # -- failures ----------------------------------------------------------------------
+
+    _when_failed: Callable[[BaseException], None] | None = None
+
+    def when_failed(self, callback: Callable[[BaseException], None] | None) -> None:
+        """
+        Have ``callback``, which must not block, called by ``fail``; ``None`` for nobody.
+
+        A runtime calls it, which then logs the failure and restarts the driver by ``stop``
+        and ``start``.
+        """
+        self._when_failed = callback
+
+    def fail(self, error: BaseException) -> None:
+        """
+        Say that the driver cannot go on by itself, such as when a thread of its own died.
+
+        Called by the driver, from any thread, with no lock held. A connection that is lost
+        is no failure: a driver connects again by itself and tells of it by ``trouble``.
+        """
+        if self._when_failed is not None:
+            self._when_failed(error)
+        else:
+            logger.error("the driver %s failed: %s", self.name, error, exc_info=error)
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps a running driver from working now, in words; ``None`` for nothing."""
+        return None
+
+    @property
+    def last_contact(self) -> float | None:
+        """When the broker answered last, on the monotonic clock; ``None`` where there is none."""
+        return None
 
     def dead_letter_config(self, config: QueueConfig) -> QueueConfig:
         """

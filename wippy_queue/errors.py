@@ -157,7 +157,11 @@ class UnavailableError(PublishError):
 
 
 class CodecError(QueueError, ValueError):
-    """A body cannot be encoded, or the bytes of one cannot be decoded, by the queue's codec."""
+    """
+    A body cannot be carried or read: its queue's codec refuses it, or it does not fit a type.
+
+    Also raised where no task can be called with a message.
+    """
 
 
 class PermissionDeniedError(QueueError, PermissionError):
@@ -224,6 +228,10 @@ class ForkedError(QueueError, RuntimeError):
     """A part that ran before a fork was used in the child, where its threads do not exist."""
 
 
+class NotBoundError(QueueError, RuntimeError):
+    """A ``Tasks`` publishes, and no runtime was told to carry it: call ``runtime.bind(tasks)``."""
+
+
 class Reject(Exception):  # noqa: N818 - a signal of a handler, not an error
     """
     Raised by a handler: dead-letter this message now, without another attempt.
@@ -276,5 +284,6 @@ class Cancelled(Exception):  # noqa: N818 - a signal of a handler, not an error
     Raised by a handler that ends early because its context was cancelled.
 
     After a stop was requested the message is returned to its queue with no attempt
-    counted; without any cancellation it is a failed attempt like any other.
+    counted; after the consumer's ``timeout``, and without any cancellation, it is a failed
+    attempt like any other. Where both came, the first counts.
     """

@@ -250,6 +250,12 @@ def optional(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
 
+def check_count(name: str, value: object) -> None:
+    """Check an argument of a call: a whole number of at least 1. Raises ``ValueError``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} takes a whole number of at least 1, got {value!r}")
+
+
 def check_timeout(value: object) -> None:
     """
     Check the timeout of a call: seconds as a number, or ``None``.

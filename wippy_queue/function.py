@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import attrs
 
-from .cancellation import Cancellation
 from .errors import Cancelled, Reject, RetryAfter
 from .fields import FieldError
 
@@ -26,26 +25,38 @@ def handler_of(func: object) -> Handler:
         FieldError: It is not callable, is a coroutine or generator function, or cannot be
             called with one positional argument.
     """
-    if not callable(func):
-        raise FieldError("a function", func)
-    name = getattr(func, "__qualname__", type(func).__qualname__)
-    # Not unwrapped: a synchronous wrapper of a coroutine function, which runs it, is fine.
-    for candidate in (func, getattr(type(func), "__call__", func)):  # noqa: B004
-        if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
-            raise FieldError(f"a synchronous function ({name} is async)", func)
-        if inspect.isgeneratorfunction(candidate):
-            raise FieldError(f"a function that returns ({name} is a generator function)", func)
+    made = synchronous(func)
+    name = function_name(made)
     try:
-        signature = inspect.signature(func)
+        signature = inspect.signature(made)
     except (TypeError, ValueError):  # builtins without a signature
-        return func
+        return made
     try:
         signature.bind(None)
     except TypeError as error:
         raise FieldError(
             f"a function of one argument, the body ({name}{signature}: {error})", func
         ) from None
+    return made
+
+
+def synchronous(func: object) -> Callable[..., object]:
+    """Return a function whose work is done when it returns; for others raise ``FieldError``."""
+    if not callable(func):
+        raise FieldError("a function", func)
+    name = function_name(func)
+    # Not unwrapped: a synchronous wrapper of a coroutine function, which runs it, is fine.
+    for candidate in (func, getattr(type(func), "__call__", func)):  # noqa: B004
+        if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
+            raise FieldError(f"a synchronous function ({name} is async)", func)
+        if inspect.isgeneratorfunction(candidate):
+            raise FieldError(f"a function that returns ({name} is a generator function)", func)
     return func
+
+
+def function_name(func: Callable[..., object]) -> str:
+    """Return what errors call a function, or an object that can be called."""
+    return getattr(func, "__qualname__", type(func).__qualname__)
 
 
 @attrs.frozen
@@ -90,29 +101,36 @@ _ACK = Ack()
 _RETURN = Return()
 
 
-def run(handler: Handler, body: Any, stop: Cancellation) -> Outcome:
+def run(handler: Handler, body: Any, is_stopped: Callable[[], bool]) -> Outcome:
     """
     Call a handler and judge what it did.
 
     Args:
         handler: What ``handler_of`` returned.
         body: The decoded body.
-        stop: Cancelled when a stop of the consumer was requested.
+        is_stopped: Tells whether a stop is what the handler is to end for.
 
     Returns:
         What becomes of the message. Never raises, so that no exception of a handler,
         ``SystemExit`` included, ends a worker.
     """
     try:
-        return _judge(handler(body))
-    except Reject as signal:
-        return GiveUp(signal.reason)
-    except RetryAfter as signal:
-        return Fail(signal, signal.seconds)
-    except Cancelled as signal:
-        return _RETURN if stop.cancelled else Fail(signal)
+        try:
+            return _judge(handler(body))
+        except Reject as signal:
+            return GiveUp(str(signal.reason))
+        except RetryAfter as signal:
+            return Fail(signal, float(signal.seconds))
+        except Cancelled as signal:
+            return _RETURN if is_stopped() else Fail(signal)
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything
+        # What a signal raises that is asked for its reason or delay comes here too.
         return Fail(error)
+
+
+def call(func: Callable[..., object], args: Iterable[Any], kwargs: Mapping[str, Any]) -> object:
+    """Call what a handler hands its work on to; its traceback is cut off here, as at ``run``."""
+    return func(*args, **kwargs)
 
 
 def _judge(result: object) -> Outcome:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from .consumer import Consumer
 from .driver import QueueInfo
+from .errors import UnavailableError
 
 
 class Quiet(enum.Enum):
@@ -67,19 +68,26 @@ def _left(
     the two, so all was quiet then.
     """
     while True:
-        running = [consumer for consumer in consumers if consumer.running]
+        running = [consumer for consumer in consumers if consumer.wanted]
         settled = _settled(running)
         for _ in range(2):
-            left = [text for each in running if (text := _describe(quiet, each, info_of(each)))]
+            left = [text for each in running if (text := _look(quiet, each, info_of))]
             if left:
                 return left
         if settled == _settled(running):
             return []
 
 
+def _look(quiet: Quiet, consumer: Consumer, info_of: Callable[[Consumer], QueueInfo]) -> str:
+    try:
+        return _describe(quiet, consumer, info_of(consumer))
+    except UnavailableError as error:
+        # What is out of reach cannot be drained; nor is it known to be idle.
+        return str(error) if quiet is Quiet.EVERYTHING else ""
+
+
 def _settled(consumers: list[Consumer]) -> int:
-    infos = [consumer.info() for consumer in consumers]
-    return sum(i.acked + i.nacked + i.released + i.dead_lettered + i.lost for i in infos)
+    return sum(consumer.info().settled for consumer in consumers)
 
 
 def _describe(quiet: Quiet, consumer: Consumer, info: QueueInfo) -> str:

@@ -17,6 +17,8 @@ Headers = Mapping[str, HeaderValue]
 
 TIMESTAMP: Final = "timestamp"
 """Unix seconds of the publish; stamped by the publisher."""
+MESSAGE_TYPE: Final = "message_type"
+"""What kind of work a message is, where a queue carries several."""
 ATTEMPTS: Final = "attempts"
 """On a dead letter: how many attempts had failed."""
 ORIGINAL_QUEUE: Final = "x_original_queue"
@@ -25,6 +27,8 @@ DEAD_LETTER_REASON: Final = "x_dead_letter_reason"
 """On a dead letter: why it was given up."""
 DEAD_LETTER_TIME: Final = "x_dead_letter_time"
 """On a dead letter: unix seconds of when it was given up."""
+EXPIRES_AT: Final = "x_expires_at"
+"""Unix seconds after which a message that was published with a ``ttl`` is not handled."""
 
 
 def is_reserved(header: str) -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeVar
 
 import attrs
 
 from . import config as configuration
-from .consumer import Consumer
-from .driver import Driver
+from .consumer import Consumer, Host
+from .driver import Driver, QueueInfo
 from .errors import (
     ConfigError,
     ConfigProblem,
@@ -25,17 +24,11 @@ from .fields import nearest
 from .function import Handler
 from .ids import EntryId
 from .lifecycle import Lifecycle
+from .limits import consumer_problems, queue_problems
 from .queues import QueueConfig, resolve_dead_letters
+from .supervision.driver_part import DriverPart
 
 T = TypeVar("T")
-
-
-@attrs.frozen
-class DriverPart:
-    """A driver with its lifecycle."""
-
-    driver: Driver
-    lifecycle: Lifecycle
 
 
 class Parts:
@@ -43,7 +36,7 @@ class Parts:
     What a runtime is made of. Takes no locks; the runtime guards it.
 
     Args:
-        start_needs: Starts what the consumer of an ID needs; called when one is started.
+        host: What the runtime does for its consumers.
 
     Attributes:
         drivers: The drivers by ID.
@@ -52,24 +45,29 @@ class Parts:
         functions: The declared functions by ID.
     """
 
-    def __init__(self, start_needs: Callable[[str], None]) -> None:
-        self._start_needs = start_needs
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self.drivers: dict[str, DriverPart] = {}
         self.queues: dict[str, QueueConfig] = {}
         self.consumers: dict[str, Consumer] = {}
         self.functions: dict[str, Handler] = {}
         self._declared: dict[EntryId, QueueConfig] = {}
+        # What lifecycles in files name: checked there, where entries of other kinds are known.
+        self._named_in_files: set[str] = set()
 
     def add_all(self, config: configuration.Config) -> None:
         """Build the parts that a configuration declares."""
         for entry in config.drivers.values():
-            driver = entry.driver_class(**attrs.asdict(entry.settings, recurse=False))
-            self.drivers[entry.id] = DriverPart(driver, entry.lifecycle)
+            self.drivers[entry.id] = DriverPart(entry.id, entry.make(), entry.lifecycle)
         self.functions.update({str(key): each for key, each in config.functions.items()})
         self._declare(config.queues)
         for consumer_id, consumer in config.consumers.items():
             fields = attrs.asdict(consumer, recurse=False)
             self.add_consumer(consumer_id, fields.pop("queue"), fields.pop("func"), fields)
+        lifecycles = [each.lifecycle for each in config.drivers.values()]
+        lifecycles += [each.lifecycle for each in config.consumers.values()]
+        for lifecycle in lifecycles:
+            self._named_in_files.update(lifecycle.dependencies)
 
     def _declare(self, configs: Mapping[EntryId, QueueConfig]) -> None:
         declared = {**self._declared, **configs}
@@ -89,8 +87,9 @@ class Parts:
 
     def add_queue(self, queue_id: EntryId, driver: str, fields: Mapping[str, Any]) -> None:
         """Add a queue. Raises ``ConfigError`` and ``DriverNotFoundError``."""
-        driver_class = type(self.driver(driver).driver)
-        config = configuration.queue_config(queue_id, driver, fields, driver_class)
+        owner = self.driver(driver).driver
+        config = configuration.queue_config(queue_id, driver, fields, type(owner))
+        _refuse(queue_problems(config, owner))
         self._declare({queue_id: config})
 
     def add_consumer(
@@ -115,9 +114,10 @@ class Parts:
             queue,
             func,
             id=consumer_id,
-            before_start=partial(self._start_needs, consumer_id),
+            host=self._host,
             **fields,
         )
+        _refuse(consumer_problems(consumer.config, self.queue(queue), self.driver_of(queue)))
         self.consumers[consumer_id] = consumer
         return consumer
 
@@ -136,9 +136,32 @@ class Parts:
         known = self.queues.get(id)
         return known or _find(self.all_queues(), id, "queue", QueueNotFoundError)
 
+    def dead_letter_queue(self, queue_id: str) -> str:
+        """Return the ID of the queue that has the dead letters of a queue, itself if it has."""
+        config = self.queue(queue_id)
+        holders = {each.dead_letter_queue for each in self.queues.values()}
+        target = config.dead_letter_queue
+        return queue_id if target is None or config.id in holders else str(target)
+
     def driver_of(self, queue_id: str) -> Driver:
         """Return the driver of a queue. Raises ``QueueNotFoundError``."""
         return self.driver(str(self.queue(queue_id).driver)).driver
+
+    def drivers_of(self, consumer: Consumer) -> set[Driver]:
+        """Return what a consumer settles by: its queue's driver, and that of its dead letters."""
+        return {self.driver_of(queue_id) for queue_id in self._queues_of(consumer)}
+
+    def _queues_of(self, consumer: Consumer) -> tuple[EntryId, ...]:
+        dead_letters = self.queue(consumer.config.queue).dead_letter_queue
+        return (consumer.config.queue, *([dead_letters] if dead_letters else []))
+
+    def info(self, queue_id: str) -> QueueInfo:
+        """Return a queue's counts; one that was never declared on its driver has nothing."""
+        try:
+            return self.driver_of(queue_id).get_queue_info(queue_id)
+        except QueueNotFoundError:
+            self.queue(queue_id)
+            return QueueInfo(message_count=0, ready=0, delayed=0, in_flight=0, consumer_count=0)
 
     def all_queues(self) -> dict[str, QueueConfig]:
         """Return the queues by ID, with the dead-letter queues that nobody declared."""
@@ -163,8 +186,39 @@ class Parts:
             and config.dead_letter.queue
             and config.dead_letter.queue not in self.queues
         ]
+        _refuse(problems)
+
+    def check_dependencies(self, part_ids: Iterable[str]) -> None:
+        """Raise ``ConfigError`` where a part's lifecycle names something that does not exist."""
+        known = {*self.drivers, *self.consumers, *self.all_queues(), *self.functions}
+        problems = [
+            ConfigProblem(
+                message=f"no entry {name}",
+                path=("lifecycle", field, index),
+                suggestion=nearest(name, known),
+                entry=part_id,
+            )
+            for part_id in part_ids
+            if (lifecycle := self.lifecycle(part_id)) is not None
+            for field in ("requires", "depends_on")
+            for index, name in enumerate(getattr(lifecycle, field))
+            if name not in known and name not in self._named_in_files
+        ]
         if problems:
             raise ConfigError(problems)
+
+    def lifecycle(self, part_id: str) -> Lifecycle | None:
+        """Return the lifecycle of a driver or consumer; ``None`` where there is none."""
+        part = self.drivers.get(part_id)
+        if part is not None:
+            return part.lifecycle
+        consumer = self.consumers.get(part_id)
+        return None if consumer is None else consumer.config.lifecycle
+
+    def queues_of(self, part: DriverPart) -> list[QueueConfig]:
+        """Return the declared queues of a driver."""
+        queues = self.queues.values()
+        return [config for config in queues if self.drivers.get(str(config.driver)) is part]
 
     def order(self, wanted: Iterable[str]) -> list[str]:
         """
@@ -178,7 +232,7 @@ class Parts:
         while waiting:
             part_id = waiting.pop()
             if part_id not in needs:
-                needs[part_id] = self._needs(part_id)
+                needs[part_id] = self.needs(part_id)
                 waiting += needs[part_id]
         try:
             return list(TopologicalSorter(needs).static_order())
@@ -186,13 +240,13 @@ class Parts:
             cycle = " -> ".join(error.args[1][::-1])
             raise ConfigError([ConfigProblem(message=f"a cycle: {cycle}")]) from None
 
-    def _needs(self, part_id: str) -> list[str]:
+    def needs(self, part_id: str) -> list[str]:
         """Return the drivers and consumers that must run before a part; others need no start."""
         consumer = self.consumers.get(part_id)
         if consumer is None:
             named: tuple[str, ...] = self.drivers[part_id].lifecycle.dependencies
         else:
-            named = (consumer.config.queue, *consumer.config.lifecycle.dependencies)
+            named = (*self._queues_of(consumer), *consumer.config.lifecycle.dependencies)
         needs: dict[str, None] = {}
         queues = self.all_queues()
         for name in named:
@@ -201,6 +255,12 @@ class Parts:
             elif name in queues:
                 needs[str(queues[name].driver)] = None
         return list(needs)
+
+
+def _refuse(problems: Iterable[ConfigProblem]) -> None:
+    found = list(problems)
+    if found:
+        raise ConfigError(found)
 
 
 def _find(parts: Mapping[str, T], id: str, what: str, error: type[QueueError]) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import itertools
 import math
 import time
@@ -14,8 +13,9 @@ from .context import current_handling
 from .driver import Driver
 from .errors import Cancelled, CodecError, PublishError
 from .fields import check_timeout
-from .message import TIMESTAMP, HeaderValue, Message, is_reserved
+from .message import EXPIRES_AT, TIMESTAMP, HeaderValue, Message, is_reserved
 from .message_ids import MessageIds
+from .publishing import QUEUE_TIMEOUT, Timeout, check_delay, check_ttl
 from .queues import QueueConfig
 
 BATCH: Final = 100
@@ -23,17 +23,6 @@ BATCH: Final = 100
 LONGEST_TEXT: Final = 255
 """Bytes that ids and header names may have: what AMQP's short strings carry."""
 
-
-class QueueTimeout(enum.Enum):
-    """The type of ``QUEUE_TIMEOUT``."""
-
-    QUEUE_TIMEOUT = "the queue's publish_timeout"
-
-
-QUEUE_TIMEOUT: Final = QueueTimeout.QUEUE_TIMEOUT
-"""The default of a publish's timeout: the queue's ``publish_timeout``."""
-
-Timeout = float | None | QueueTimeout
 
 _IDS = MessageIds()
 
@@ -58,6 +47,8 @@ class Publisher:
         headers: Mapping[str, HeaderValue] | None = None,
         *,
         message_id: str | None = None,
+        delay: float = 0.0,
+        ttl: float | None = None,
         timeout: Timeout = QUEUE_TIMEOUT,
     ) -> str:
         """
@@ -74,6 +65,10 @@ class Publisher:
             headers: Text to text, number or truth value. ``attempts`` and ``x_*`` are
                 reserved. ``timestamp`` is stamped where it is not given.
             message_id: The message's id, at most 255 bytes; by default a new unique one.
+            delay: Seconds until it may be handed over, at least 0; they run on while nothing
+                consumes.
+            ttl: Seconds, delay and retries included, after which it is not handled any more
+                but expires; ``None`` for never.
             timeout: Seconds to wait for room or a connection; 0 does not wait, ``None``
                 waits without end. By default the queue's ``publish_timeout``.
 
@@ -86,11 +81,14 @@ class Publisher:
             QueueFullError: There was no room in time.
             UnavailableError: The driver is not running, or has no connection.
             Cancelled: The calling handler was cancelled while it waited for room.
-            PublishError: The id or a header is refused, or the driver refuses the message.
+            PublishError: The id or a header is refused, the delay is more than the driver can
+                do, or the driver refuses the message.
+            ValueError: ``delay``, ``ttl`` or ``timeout`` is no such number.
         """
         config = self._driver.queue_config(queue_id)
-        message = _message(config, body, headers, message_id)
-        self._hand_over(config, [message], timeout)
+        expires = None if ttl is None else _expiry(ttl)
+        message = _message(config, body, headers, message_id, expires)
+        self._hand_over(config, [message], delay, timeout)
         return message.id
 
     def publish_many(
@@ -99,6 +97,8 @@ class Publisher:
         bodies: Iterable[Any],
         headers: Mapping[str, HeaderValue] | None = None,
         *,
+        delay: float = 0.0,
+        ttl: float | None = None,
         timeout: Timeout = QUEUE_TIMEOUT,
     ) -> list[str]:
         """
@@ -110,6 +110,8 @@ class Publisher:
             queue_id: A declared queue.
             bodies: Any iterable, read as it is published, longer than ``max_length`` too.
             headers: The headers of each message.
+            delay: Like that of ``publish``, from its batch on.
+            ttl: Like that of ``publish``, from its batch on.
             timeout: Like that of ``publish``, for each batch of 100.
 
         Returns:
@@ -125,8 +127,9 @@ class Publisher:
         remaining = iter(bodies)
         while chunk := _read(remaining, queue_id, accepted):
             try:
-                batch = [_message(config, body, headers, None) for body in chunk]
-                self._hand_over(config, batch, timeout)
+                expires = None if ttl is None else _expiry(ttl)
+                batch = [_message(config, body, headers, None, expires) for body in chunk]
+                self._hand_over(config, batch, delay, timeout)
             except PublishError as error:
                 error.accepted = (*accepted, *error.accepted)
                 raise
@@ -146,18 +149,42 @@ class Publisher:
             accepted.extend(message.id for message in batch)
         return accepted
 
-    def _hand_over(self, config: QueueConfig, messages: list[Message], timeout: Timeout) -> None:
+    def _hand_over(
+        self, config: QueueConfig, messages: list[Message], delay: float, timeout: Timeout
+    ) -> None:
+        if delay != 0:
+            self._check_delay(config, messages, delay)
         if timeout is QUEUE_TIMEOUT:
             timeout = config.publish_timeout
         else:
             check_timeout(timeout)
         handling = current_handling()
         if handling is None:
-            self._driver.publish(config.id, messages, timeout)
+            self._driver.publish(config.id, messages, timeout, delay=delay)
             return
-        if handling.delivery.queue == config.id:
-            timeout = 0.0
-        self._driver.publish(config.id, messages, timeout, handling)
+        if handling.delivery.queue == config.id or handling.worker.alone:
+            timeout = 0.0  # nobody would make room meanwhile
+        if delay:
+            delay += handling.worker.advanced
+        self._driver.publish(config.id, messages, timeout, handling, delay=delay)
+
+    def _check_delay(self, config: QueueConfig, messages: list[Message], delay: float) -> None:
+        check_delay(delay)
+        longest = self._driver.features(config).max_delay
+        if longest is not None and delay > longest:
+            raise PublishError(
+                f"{config.id}: a delay of {delay:g} s is more than its driver can do, "
+                f"{longest:g} s",
+                queue=config.id,
+                refused=[message.id for message in messages],
+            )
+
+
+def _expiry(ttl: float) -> float:
+    """Return when what is published now expires, in unix seconds."""
+    check_ttl(ttl)
+    handling = current_handling()
+    return time.time() + ttl + (handling.worker.advanced if handling else 0.0)
 
 
 def _read(bodies: Iterator[Any], queue_id: str, accepted: list[str]) -> list[Any]:
@@ -178,6 +205,7 @@ def _message(
     body: Any,
     headers: Mapping[str, HeaderValue] | None,
     message_id: str | None,
+    expires: float | None,
 ) -> Message:
     """Check and encode what a caller gave."""
     if message_id is None:
@@ -189,6 +217,8 @@ def _message(
         for key, value in headers.items():
             _check_header(config, key, value)
         made.update(headers)
+    if expires is not None:
+        made[EXPIRES_AT] = expires
     return Message(message_id, CODECS[config.codec].encode(body), made)
 
 

@@ -31,7 +31,7 @@ class DeadLetter:
     Where a message goes that is given up.
 
     Attributes:
-        queue: The dead-letter queue's ID; by default ``<ID>.dead`` on the same driver.
+        queue: The dead-letter queue's ID, on any driver; by default ``<ID>.dead`` on the same.
         max_attempts: Wippy's spelling of ``retry.max_attempts``.
     """
 
@@ -145,7 +145,7 @@ def resolve_dead_letters(declared: Mapping[EntryId, QueueConfig]) -> dict[EntryI
         The queues by ID, in the same order.
 
     Raises:
-        ConfigError: Dead letters would go in a circle, or to another driver.
+        ConfigError: Dead letters would go in a circle.
     """
     queues = dict(declared)
     holders = {config.dead_letter.queue for config in queues.values() if config.dead_letter}
@@ -157,22 +157,10 @@ def resolve_dead_letters(declared: Mapping[EntryId, QueueConfig]) -> dict[EntryI
                 queues[queue_id] = attrs.evolve(config, dead_letter=None)
             else:
                 holders.add(config.dead_letter_queue)
-    problems = [*_on_other_drivers(queues), *_circles(queues)]
+    problems = list(_circles(queues))
     if problems:
         raise ConfigError(problems)
     return queues
-
-
-def _on_other_drivers(queues: Mapping[EntryId, QueueConfig]) -> Iterator[ConfigProblem]:
-    for config in queues.values():
-        target = queues.get(config.dead_letter_queue) if config.dead_letter_queue else None
-        if target is not None and target.driver != config.driver:
-            yield ConfigProblem(
-                message=f"{target.id} is on another driver, {target.driver}, "
-                f"and not on {config.driver}: that is not supported yet",
-                path=("dead_letter", "queue"),
-                entry=config.id,
-            )
 
 
 def _circles(queues: Mapping[EntryId, QueueConfig]) -> Iterator[ConfigProblem]:

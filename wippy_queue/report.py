@@ -20,6 +20,7 @@ class ConsumerInfo:
         nacked: Deliveries that go to another attempt.
         released: Deliveries returned with no attempt counted.
         dead_lettered: Deliveries given up.
+        expired: Deliveries dropped because their message was past its ``ttl``.
         lost: Deliveries that the broker took back before they were settled.
     """
 
@@ -31,7 +32,42 @@ class ConsumerInfo:
     nacked: int
     released: int
     dead_lettered: int
+    expired: int
     lost: int
+
+    @property
+    def settled(self) -> int:
+        """All deliveries since the consumer was made that were settled, in any way."""
+        return (
+            self.acked + self.nacked + self.released + self.dead_lettered + self.expired + self.lost
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Vitals:
+    """
+    What a consumer is doing, all of one moment.
+
+    Attributes:
+        started: Whether it was ever started in this process.
+        wanted: Whether it is to run.
+        busy: Whether it has handlers that run, or deliveries to give back.
+        running: Handlers that run.
+        stuck: Those of them that run past the consumer's ``timeout``.
+        oldest_running: Seconds that the oldest of them has been running; ``None`` with none.
+        buffered: Deliveries that wait for a worker.
+        last_contact: When the broker answered its attachment last, on the monotonic clock;
+            ``None`` where that is not known.
+    """
+
+    started: bool = False
+    wanted: bool = False
+    busy: bool = False
+    running: int = 0
+    stuck: int = 0
+    oldest_running: float | None = None
+    buffered: int = 0
+    last_contact: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +83,7 @@ class StopReport:
         nacked: Deliveries that go to another attempt.
         released: Deliveries returned to their queue with no attempt counted.
         dead_lettered: Deliveries given up.
+        expired: Deliveries dropped because their message was past its ``ttl``.
         lost: Deliveries that the broker took back.
         running: Deliveries whose handler still runs, however they were settled.
         discarded: In a runtime's report only: messages that its memory drivers still hold
@@ -57,6 +94,7 @@ class StopReport:
     nacked: int = 0
     released: int = 0
     dead_lettered: int = 0
+    expired: int = 0
     lost: int = 0
     running: int = 0
     discarded: int = 0

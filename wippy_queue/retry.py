@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import ClassVar
 
 import attrs
 
@@ -59,11 +58,13 @@ class RetryPolicy(Backoff):
         jitter: The share, 0 to 1, by which a delay is shortened at random.
         max_attempts: The attempt after whose failure a message is dead-lettered; 0 means that
             it is tried for ever.
+        max_deliveries: The hand-overs by the broker above which a message is dead-lettered
+            instead of started, so that one which ends its process comes to an end; 0 means no
+            limit. Nothing is checked on queues whose driver does not count them.
     """
 
     max_attempts: int = checked(whole(0), default=12)
-
-    NOT_YET: ClassVar[tuple[str, ...]] = ("max_deliveries",)
+    max_deliveries: int = checked(whole(0), default=20)
 
     def next_delay(self, attempt: int) -> float | None:
         """Return the seconds until the next attempt, or ``None`` where ``attempt`` was the last."""

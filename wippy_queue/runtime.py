@@ -10,34 +10,40 @@ from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack, overload
 
 import attrs
 
 from . import config as configuration
-from .consumer import Consumer
+from .consumer import Consumer, Host
 from .consumer_config import ConsumerFields
+from .dead_letters import DeadLetters
 from .driver import Driver, QueueInfo
 from .errors import (
     ConfigError,
     ForkedError,
-    QueueNotFoundError,
-    StopTimeoutError,
     UnavailableError,
 )
 from .exit_hook import EXIT_TIMEOUT, forget, stop_at_exit
 from .fields import check_timeout
+from .health import Health, State
 from .idle import Quiet, wait_until_quiet
 from .lifecycle import Lifecycle, lifecycle_of
 from .log import logger
 from .message import HeaderValue
-from .parts import DriverPart, Parts
-from .publisher import QUEUE_TIMEOUT, Publisher, Timeout
+from .parts import Parts
+from .publisher import Publisher
+from .publishing import QUEUE_TIMEOUT, Timeout
 from .queues import QueueConfig, QueueFields
 from .report import StopReport
+from .supervision.checkup import CheckUp, forked
+from .supervision.driver_part import DriverPart, declare, declared
+from .supervision.starter import Starter
+from .supervision.stopping import Stopping
+from .tasks import Tasks
+from .typed_queue import TypedQueue
 
-LOCK_TIMEOUT: Final = 0.1
-"""Seconds that a stop gives other calls of its runtime at least to come to their end."""
+T = TypeVar("T")
 
 
 class Runtime:
@@ -58,9 +64,21 @@ class Runtime:
         # start, never while handlers are waited for. Re-entrant, because a failed start
         # stops what it started.
         self._lock = threading.RLock()
-        self._parts = Parts(self._start_needs)
+        host = Host(
+            before_start=self._start_needs,
+            driver_of=self._driver_of,
+            publisher=self,
+            started=self._consumer_started,
+            stopped=self._consumer_stopped,
+            failed=self._failed,
+        )
+        self._parts = Parts(host)
+        self._starter = Starter(self._parts)
+        self._supervisor = self._starter.supervisor
         self._choice: bool | frozenset[str] | None = None
         self._stopped = False
+        # Read without the lock; a stop writes it without, too.
+        self._state = State.UNKNOWN
         # The publishers of queues whose drivers run: read without the lock, as one look-up.
         self._publishers: dict[str, Publisher] = {}
         self._pid: int | None = None
@@ -103,6 +121,9 @@ class Runtime:
     def _of(cls, config: configuration.Config) -> Self:
         runtime = cls()
         runtime._parts.add_all(config)
+        for driver_id, part in runtime._parts.drivers.items():
+            part.driver.when_failed(partial(runtime._failed, driver_id))
+        runtime.bind(*(each for each in config.functions.values() if isinstance(each, Tasks)))
         return runtime
 
     def add_driver(
@@ -120,12 +141,14 @@ class Runtime:
             ConfigError: The ID is taken, or something is wrong with a field.
         """
         with self._lock, _entry(id):
-            part = DriverPart(driver, lifecycle_of(lifecycle))
-            self._parts.drivers[self._parts.new_id(id)] = part
+            part = DriverPart(self._parts.new_id(id), driver, lifecycle_of(lifecycle))
+            self._parts.drivers[part.id] = part
+            driver.when_failed(partial(self._failed, part.id))
             if self._choice is not None and part.lifecycle.auto_start:
                 try:
                     self._start_parts([id])
                 except BaseException:
+                    driver.when_failed(None)
                     del self._parts.drivers[id]
                     raise
 
@@ -149,7 +172,7 @@ class Runtime:
             for config in self._parts.queues.values():
                 owner = self._parts.driver(str(config.driver)).driver
                 if owner.running:
-                    _declare(owner, config)
+                    declare(owner, config)
 
     def add_consumer(
         self,
@@ -165,7 +188,8 @@ class Runtime:
         Args:
             id: Its ID, ``namespace:name``.
             queue: The ID of its queue.
-            func: A function of one argument, the decoded body, or the ID of a declared one.
+            func: A function of one argument, as ``Consumer`` takes it, the ID of a declared one,
+                or ``Tasks``, which are bound as by ``bind``.
             fields: ``concurrency``, ``prefetch``, ``auto_ack``, ``driver_options`` and
                 ``lifecycle``, as in ``ConsumerConfig``; ``auto_start`` is true by default.
 
@@ -174,11 +198,14 @@ class Runtime:
 
         Raises:
             ConfigError: The ID is taken, or something is wrong with a field or the function.
-            QueueNotFoundError: There is no such queue.
+            QueueNotFoundError: There is no such queue, or not that of the tasks.
             FunctionNotFoundError: There is no such function.
         """
         with self._lock, _entry(id):
             new_id = self._parts.new_id(id)
+            handler = self._parts.functions.get(func) if isinstance(func, str) else func
+            if isinstance(handler, Tasks):
+                self._parts.queue(handler.queue)
             consumer = self._parts.add_consumer(new_id, queue, func, dict(fields))
             if self._would_start(consumer):
                 try:
@@ -186,6 +213,8 @@ class Runtime:
                 except BaseException:
                     del self._parts.consumers[new_id]
                     raise
+            if isinstance(handler, Tasks):
+                self.bind(handler)
             return consumer
 
     # -- looking up --------------------------------------------------------------------
@@ -209,7 +238,58 @@ class Runtime:
         """Return a consumer, to start, stop or ask it. Raises ``ConsumerNotFoundError``."""
         return self._parts.consumer(id)
 
+    def queue_config(self, id: str) -> QueueConfig:
+        """Return a queue, dead-letter queues included. Raises ``QueueNotFoundError``."""
+        return self._parts.queue(id)
+
+    def dead_letter_queue(self, id: str) -> str:
+        """Return the ID of a queue's dead-letter queue; one that holds them is its own."""
+        return self._parts.dead_letter_queue(id)
+
     # -- publishing --------------------------------------------------------------------
+
+    def bind(self, *tasks: Tasks) -> None:
+        """
+        Have tasks published through this runtime from now on.
+
+        For programs that only publish, and tasks that were found by importing modules; those
+        that a ``function.python`` names, or ``add_consumer`` got, are bound already. The last
+        runtime counts, and is kept alive by its tasks. Does not block.
+
+        Args:
+            tasks: What the tasks were registered with; their queues must have been added.
+
+        Raises:
+            QueueNotFoundError: There is no such queue as that of the tasks; none was bound.
+            ConfigError: A parameter of a task is annotated with something that does not exist,
+                or that no argument can be read as; none was bound.
+        """
+        for each in tasks:
+            self._parts.queue(each.queue)
+            each.check()
+        for each in tasks:
+            each.publish_through(self)
+
+    @overload
+    def queue(self, queue_id: str) -> TypedQueue[Any]: ...
+
+    @overload
+    def queue(self, queue_id: str, body: type[T]) -> TypedQueue[T]: ...
+
+    def queue(self, queue_id: str, body: Any = Any) -> TypedQueue[Any]:
+        """
+        Return a queue to publish on, whose bodies have one type. Does not block.
+
+        Args:
+            queue_id: A declared queue.
+            body: The type: an attrs class, a dataclass, or another that handlers may be
+                annotated with; by default any body will do.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+            ConfigError: No body can be read as that type.
+        """
+        return TypedQueue(self, self._parts.queue(queue_id).id, body)
 
     def publish(
         self,
@@ -218,6 +298,8 @@ class Runtime:
         headers: Mapping[str, HeaderValue] | None = None,
         *,
         message_id: str | None = None,
+        delay: float = 0.0,
+        ttl: float | None = None,
         timeout: Timeout = QUEUE_TIMEOUT,
     ) -> str:
         """
@@ -227,7 +309,13 @@ class Runtime:
         run. After ``stop`` it raises ``UnavailableError`` until the next ``start``.
         """
         return self._publisher(queue_id).publish(
-            queue_id, body, headers, message_id=message_id, timeout=timeout
+            queue_id,
+            body,
+            headers,
+            message_id=message_id,
+            delay=delay,
+            ttl=ttl,
+            timeout=timeout,
         )
 
     def publish_many(
@@ -236,10 +324,14 @@ class Runtime:
         bodies: Iterable[Any],
         headers: Mapping[str, HeaderValue] | None = None,
         *,
+        delay: float = 0.0,
+        ttl: float | None = None,
         timeout: Timeout = QUEUE_TIMEOUT,
     ) -> list[str]:
         """Put many messages on a queue, as ``Publisher.publish_many``; else like ``publish``."""
-        return self._publisher(queue_id).publish_many(queue_id, bodies, headers, timeout=timeout)
+        return self._publisher(queue_id).publish_many(
+            queue_id, bodies, headers, delay=delay, ttl=ttl, timeout=timeout
+        )
 
     def _publisher(self, queue_id: str) -> Publisher:
         publishers = self._publishers
@@ -247,16 +339,17 @@ class Runtime:
         if publisher is not None:
             return publisher
         self._check_process()
-        if not self._stopped and _declared(driver := self._parts.driver_of(queue_id), queue_id):
+        if not self._stopped and declared(driver := self._parts.driver_of(queue_id), queue_id):
             # Without the lock, which another thread may hold for long while it starts parts.
             publisher = publishers[queue_id] = Publisher(driver)
             return publisher
+        self._refuse_while_down(queue_id)
         with self._lock:
             config = self._parts.queue(queue_id)
             self._refuse_when_stopped(queue_id)
-            self._start_parts([str(config.driver)])
+            self._start_parts([str(config.driver)], tolerant=False)
             driver = self._parts.driver_of(queue_id)
-            _declare(driver, config)
+            declare(driver, config)
             publisher = self._publishers[queue_id] = Publisher(driver)
             return publisher
 
@@ -273,7 +366,43 @@ class Runtime:
         driver = self._parts.driver_of(queue_id)
         if not driver.running and not self._stopped:
             self._publisher(queue_id)
-        return _info(driver, queue_id)
+        return self._parts.info(queue_id)
+
+    def dead_letters(self, queue_id: str) -> DeadLetters:
+        """
+        Return the dead letters of a queue, to look at, replay or remove them.
+
+        Starts their driver where it does not run, like ``publish``.
+
+        Args:
+            queue_id: A queue, which means its dead-letter queue, or that itself.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+            UnavailableError: The driver cannot be reached, or the runtime was stopped.
+        """
+        target = self.dead_letter_queue(queue_id)
+        return DeadLetters(self._parts.queue(target), self._ready(target), self._ready)
+
+    def purge(self, queue_id: str) -> int:
+        """
+        Remove all messages of a queue that are ready or delayed; what is in flight stays.
+
+        Starts the queue's driver where it does not run, like ``publish``. Cannot be undone.
+
+        Returns:
+            How many were removed.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+            UnavailableError: The driver cannot be reached, or the runtime was stopped.
+        """
+        return self._ready(queue_id).purge(queue_id)
+
+    def _ready(self, queue_id: str) -> Driver:
+        """Return the driver of a queue, running, with the queue declared on it."""
+        self._publisher(queue_id)
+        return self._parts.driver_of(queue_id)
 
     # -- start and stop ----------------------------------------------------------------
 
@@ -282,7 +411,8 @@ class Runtime:
         Start drivers and consumers, dependencies first.
 
         Blocks until all run. A second call starts what does not run. A start that fails stops
-        what it started.
+        what it started. A part with ``startup: optional`` that cannot be started is logged and
+        started later in the background, and after it what needs it.
 
         Args:
             consumers: True for the consumers with ``auto_start``, false for none, or the IDs
@@ -299,28 +429,35 @@ class Runtime:
         if self._forked():
             self._lock = threading.RLock()
             self._publishers = {}
-            self._stopped = False
+            self._choice, self._stopped, self._state = None, False, State.UNKNOWN
             self._pid = None
+            self._starter.begin()
         with self._lock:
             if isinstance(consumers, str):
                 raise TypeError("consumers takes true, false or a list of IDs, not one text")
             if not isinstance(consumers, bool):
                 consumers = frozenset(self.consumer(each).id for each in consumers)
             self._parts.check()
-            before = self._choice, self._stopped
+            before = self._choice, self._stopped, self._state
             self._choice, self._stopped = consumers, False
+            if self._state is not State.RUNNING:
+                self._state = State.STARTING
+            self._supervisor.open()
             drivers, all_consumers = self._parts.drivers, self._parts.consumers
             wanted = [key for key, part in drivers.items() if part.lifecycle.auto_start]
             wanted += [key for key, each in all_consumers.items() if self._would_start(each)]
             try:
                 self._start_parts(wanted)
             except BaseException:
-                self._choice, self._stopped = before
+                self._choice, self._stopped, self._state = before
+                if self._stopped:
+                    self._supervisor.close()
                 raise
+            self._state = State.RUNNING
             if (
                 consumers is True
                 and all_consumers
-                and not any(each.running for each in all_consumers.values())
+                and not any(each.wanted for each in all_consumers.values())
             ):
                 logger.warning(
                     "no consumer was started, since none has lifecycle.auto_start: true: %s",
@@ -333,46 +470,57 @@ class Runtime:
             return consumer.id in self._choice
         return bool(self._choice) and consumer.config.lifecycle.auto_start
 
-    def _start_parts(self, wanted: Iterable[str]) -> None:
-        """Start parts and what they need, in order; on a failure stop what this started."""
+    def _start_parts(self, wanted: Iterable[str], *, tolerant: bool = True) -> None:
+        """Start parts and what they need, as ``Starter.start``."""
+        wanted = list(wanted)
+        if not wanted:
+            return
         stop_at_exit(self)
-        started: list[Callable[[], object]] = []
+        before, self._pid = self._pid, os.getpid()
         try:
-            for part_id in self._parts.order(wanted):
-                part = self._parts.drivers.get(part_id)
-                if part is None:
-                    consumer = self._parts.consumers[part_id]
-                    if not consumer.running:
-                        consumer.start()
-                        started.append(consumer.stop)
-                elif not part.driver.running:
-                    started.append(partial(part.driver.stop, part.lifecycle.stop_timeout))
-                    self._start_driver(part)
+            self._starter.start(wanted, tolerant=tolerant)
         except BaseException:
-            for stop in reversed(started):
-                try:
-                    stop()
-                except Exception:  # noqa: BLE001 - the failure to start is what is raised
-                    logger.exception("stopping after a failed start failed too")
+            self._pid = before
             raise
 
-    def _start_driver(self, part: DriverPart) -> None:
-        part.driver.start(part.lifecycle.start_timeout)
-        self._pid = os.getpid()
-        for config in self._parts.queues.values():
-            if self._parts.drivers[str(config.driver)] is part:
-                _declare(part.driver, config)
-
-    def _start_needs(self, consumer_id: str) -> None:
+    def _start_needs(self, consumer_id: str) -> int:
         """Start what a consumer needs, and declare its queue; called by its own ``start``."""
         self._check_process()
+        reports = self._supervisor.reports(consumer_id)
         with self._lock:
             queue_id = self._parts.consumers[consumer_id].config.queue
             self._refuse_when_stopped(queue_id)
-            self._start_parts(
-                each for each in self._parts.order([consumer_id]) if each != consumer_id
-            )
-            _declare(self._parts.driver_of(queue_id), self._parts.queue(queue_id))
+            needs = [each for each in self._parts.order([consumer_id]) if each != consumer_id]
+            self._start_parts(needs, tolerant=False)
+            declare(self._parts.driver_of(queue_id), self._parts.queue(queue_id))
+        return reports
+
+    def _failed(self, part_id: str, error: BaseException) -> None:
+        """Have a failed part started again; called from any thread, whatever lock it holds."""
+        part = self._parts.drivers.get(part_id)
+        if self._forked():
+            logger.error("%s failed in a forked process: %s", part_id, error, exc_info=error)
+        elif part is not None and not part.wanted:
+            logger.error("%s failed while it was stopped: %s", part_id, error, exc_info=error)
+        else:
+            self._supervisor.failed(part_id, error)
+
+    def _driver_of(self, queue_id: str) -> Driver:
+        return self._parts.driver_of(queue_id)
+
+    def _consumer_started(self, consumer_id: str, reports: int) -> None:
+        self._supervisor.runs(consumer_id, reports)
+
+    def _consumer_stopped(self, consumer_id: str) -> None:
+        if not self._forked():
+            self._supervisor.cancel(consumer_id)
+
+    def _refuse_while_down(self, queue_id: str) -> None:
+        """Raise where the queue's driver has failed: its next start is not the publisher's."""
+        driver_id = str(self._parts.queue(queue_id).driver)
+        case = self._supervisor.case(driver_id)
+        if case is not None and case.down:
+            raise UnavailableError(f"{driver_id} does not run: {case.describe()}", queue=queue_id)
 
     def _refuse_when_stopped(self, queue_id: str) -> None:
         if self._stopped:
@@ -415,39 +563,28 @@ class Runtime:
         consumers = list(self._parts.consumers.values())
         for consumer in consumers:
             consumer.refuse_own_handler()
+        self._state = State.STOPPING
         if drain:
             wait_until_quiet(Quiet.READY_AND_IN_FLIGHT, consumers, self._info_of, deadline)
         self.request_stop()
-        report, timeouts, busy = StopReport(), list[StopTimeoutError](), set[Driver]()
-        for consumer in consumers:
-            try:
-                report += consumer.stop(max(0.0, deadline - time.monotonic()))
-            except StopTimeoutError as error:
-                report += error.report
-                timeouts.append(error)
-                busy.add(self._parts.driver_of(consumer.config.queue))
-        running = [message for error in timeouts for message in error.running]
-        # A little longer than the deadline: others hold the lock for a moment, too.
-        remaining = max(LOCK_TIMEOUT, deadline - time.monotonic())
-        if not self._lock.acquire(timeout=min(remaining, threading.TIMEOUT_MAX)):
-            starting = "the thread that is starting this runtime"
-            raise StopTimeoutError(report, running, waiting_for=starting)
+        stopping = Stopping(self._parts, deadline)
+        stopping.consumers(consumers)
+        if not self._lock.acquire(timeout=min(stopping.remaining, threading.TIMEOUT_MAX)):
+            stopping.missed("the thread that is starting this runtime")
+            return stopping.result()
         try:
-            self._choice, self._stopped = None, True
+            self._choice, self._stopped, self._state = None, True, State.STOPPED
             self._publishers = {}
-            for consumer in self._parts.consumers.values():
-                if consumer.running:  # another thread has started it since
-                    consumer.request_stop()
-                    busy.add(self._parts.driver_of(consumer.config.queue))
-            self._stop_drivers(busy, deadline)
+            # Not earlier: a driver that comes back meanwhile lets handlers settle.
+            self._supervisor.close()
+            stopping.late()
+            stopping.drivers()
         finally:
             self._lock.release()
-        report += StopReport(discarded=self._discarded())
+        stopping.supervisor(self._supervisor)
+        stopping.discarded()
         forget(self)
-        if timeouts:
-            missing = ", ".join(error.waiting_for for error in timeouts if error.waiting_for)
-            raise StopTimeoutError(report, running, waiting_for=missing or None)
-        return report
+        return stopping.result()
 
     @property
     def stop_timeout(self) -> float:
@@ -456,34 +593,17 @@ class Runtime:
         consumers = [each.config.lifecycle.stop_timeout for each in self._parts.consumers.values()]
         return max(drivers + consumers, default=0.0)
 
-    def _stop_drivers(self, busy: set[Driver], deadline: float) -> None:
-        for driver_id in reversed(self._parts.order(self._parts.drivers)):
-            part = self._parts.drivers.get(driver_id)
-            if part is None or part.driver in busy or not part.driver.running:
-                continue
-            try:
-                part.driver.stop(max(0.0, deadline - time.monotonic()))
-            except Exception:  # noqa: BLE001 - the others have to be stopped too
-                logger.exception("the driver %s did not stop in order", driver_id)
+    def health(self) -> Health:
+        """
+        Tell how all parts fare, and whether the runtime does what it should.
 
-    def _discarded(self) -> int:
-        """Count and warn of what ends with the process."""
-        total = 0
-        for queue_id, config in self._parts.all_queues().items():
-            driver = self._parts.driver_of(queue_id)
-            if driver.features(config).durable:
-                continue
-            info = _info(driver, queue_id)
-            kept = (info.ready or 0) + (info.delayed or 0)
-            if kept:
-                logger.warning(
-                    "%s still holds %d message(s), which the end of this process loses",
-                    queue_id,
-                    kept,
-                    extra={"queue": queue_id, "count": kept},
-                )
-            total += kept
-        return total
+        Starts nothing and does not block, not even while parts start or stop, so it is made
+        for a readiness view. May be called from any thread; before the start, after the stop
+        and in a forked child it is not ``ok`` and says why.
+        """
+        if self._forked():
+            return forked(self._parts)
+        return CheckUp(self._parts, self._supervisor, self._state).health()
 
     def wait_idle(self, timeout: float | None = 30.0) -> None:
         """
@@ -541,29 +661,3 @@ def _entry(id: str) -> Iterator[None]:
     except ConfigError as error:
         named = [attrs.evolve(problem, entry=problem.entry or id) for problem in error.problems]
         raise ConfigError(named) from None
-
-
-def _declared(driver: Driver, queue_id: str) -> bool:
-    """Return whether a driver runs and knows a queue."""
-    try:
-        return driver.running and driver.queue_config(queue_id) is not None
-    except QueueNotFoundError:
-        return False
-
-
-def _declare(driver: Driver, config: QueueConfig) -> None:
-    """Declare a queue unless the driver knows it just so."""
-    try:
-        if driver.queue_config(config.id) == config:
-            return
-    except QueueNotFoundError:
-        pass
-    driver.declare_queue(config)
-
-
-def _info(driver: Driver, queue_id: str) -> QueueInfo:
-    """Return a queue's counts; one that was never declared on the driver has nothing."""
-    try:
-        return driver.get_queue_info(queue_id)
-    except QueueNotFoundError:
-        return QueueInfo(message_count=0, ready=0, delayed=0, in_flight=0, consumer_count=0)

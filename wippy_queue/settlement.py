@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-import traceback
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -21,35 +21,48 @@ from .message import (
     Delivery,
 )
 from .queues import QueueConfig
+from .reasons import bounded, reason_of
 
 ACKED: Final = "acked"
 NACKED: Final = "nacked"
 RELEASED: Final = "released"
 DEAD_LETTERED: Final = "dead_lettered"
+EXPIRED: Final = "expired"
 LOST: Final = "lost"
-SETTLEMENTS: Final = (ACKED, NACKED, RELEASED, DEAD_LETTERED, LOST)
+SETTLEMENTS: Final = (ACKED, NACKED, RELEASED, DEAD_LETTERED, EXPIRED, LOST)
 """The ways in which a delivery can count."""
-
-LONGEST_REASON = 1000
-"""Characters of a dead letter's reason that are kept, so that it fits any broker's headers."""
 
 
 class Settler:
     """
-    Settles the deliveries of one consumer by one queue's policy. Stateless, for any thread.
+    Settles the deliveries of one consumer by one queue's policy. For any thread.
 
     Args:
         driver: The driver of the queue.
         config: The queue.
         consumer: The consumer's ID, for the log.
+        driver_of: Finds the driver of a dead-letter queue on another driver; without it, all
+            are on this one.
+
+    Attributes:
+        advanced: Seconds by which every delay above 0 is longer, because the clock of whoever
+            settles is ahead; set by who does not wait for delays.
     """
 
-    def __init__(self, driver: Driver, config: QueueConfig, consumer: str) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        config: QueueConfig,
+        consumer: str,
+        driver_of: Callable[[str], Driver] | None = None,
+    ) -> None:
         self._driver = driver
+        self._driver_of = driver_of or (lambda queue_id: driver)
         self._config = config
         self._policy = config.retry_policy
         self._dead_letters = config.dead_letter_queue
         self._consumer = consumer
+        self.advanced = 0.0
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> str:
         """
@@ -78,14 +91,16 @@ class Settler:
         error = outcome.error
         if self._dead_letters is None:
             delay = self._policy.max_delay if outcome.delay is None else outcome.delay
-            delivery.nack(delay)
+            delivery.claim()
+            self._nack(delivery, delay)
             self._log_kept(delivery, error, delay)
             return NACKED
         backoff = self._policy.next_delay(delivery.attempt)
         if backoff is None:
             return self.give_up(delivery, reason_of(error), delivery.attempt, error)
         delay = backoff if outcome.delay is None else outcome.delay
-        delivery.nack(delay)
+        delivery.claim()
+        self._nack(delivery, delay)
         logger.warning(
             "attempt %d at message %s of %s failed; the next is in %.3g s",
             delivery.attempt,
@@ -116,13 +131,13 @@ class Settler:
         delivery.claim()
         target = self._dead_letters
         if target is None:
-            delivery.settle_nack(self._policy.max_delay)
+            self._nack(delivery, self._policy.max_delay)
             self._log_kept(delivery, error or RuntimeError(reason), self._policy.max_delay)
             return NACKED
         try:
             self._publish_dead_letter(target, delivery, reason, failed_attempts)
         except Exception as refusal:  # noqa: BLE001 - the message must not hang unsettled
-            delivery.settle_nack(self._policy.max_delay)
+            self._nack(delivery, self._policy.max_delay)
             logger.error(
                 "message %s of %s cannot be dead-lettered to %s and stays, delayed by %.3g s: %s",
                 delivery.message.id,
@@ -145,6 +160,33 @@ class Settler:
         )
         return DEAD_LETTERED
 
+    def expire(self, delivery: Delivery) -> str:
+        """
+        Do with a delivery what is due when its message has expired.
+
+        Where ``dead_letter.queue`` is given it goes there, else it is dropped: the dead-letter
+        queue that nobody declared is for failures.
+
+        Returns:
+            How it counts. Raises ``AlreadySettledError`` like ``settle``.
+        """
+        if self._config.dead_letter is not None and self._config.dead_letter.queue is not None:
+            return self.give_up(delivery, EXPIRED, delivery.attempt - 1)
+        delivery.ack()
+        if delivery.lost:
+            return LOST
+        logger.warning(
+            "message %s of %s has expired and is dropped",
+            delivery.message.id,
+            delivery.queue,
+            extra=fields(delivery, self._consumer),
+        )
+        return EXPIRED
+
+    def _nack(self, delivery: Delivery, delay: float) -> None:
+        # What comes back at once does so by any clock.
+        delivery.settle_nack(delay and delay + self.advanced)
+
     def keep(self, delivery: Delivery) -> str | None:
         """
         Nack a delivery that nobody could settle, delayed by the policy's ``max_delay``.
@@ -154,7 +196,7 @@ class Settler:
         """
         if not delivery.try_claim():
             return None
-        delivery.settle_nack(self._policy.max_delay)
+        self._nack(delivery, self._policy.max_delay)
         return NACKED
 
     def _publish_dead_letter(
@@ -164,19 +206,19 @@ class Settler:
         headers = {
             **message.headers,
             ORIGINAL_QUEUE: message.headers.get(ORIGINAL_QUEUE, str(delivery.queue)),
-            # Exceptions may hold half surrogates, such as of file names; no broker carries those.
-            DEAD_LETTER_REASON: reason[:LONGEST_REASON].encode(errors="replace").decode(),
+            DEAD_LETTER_REASON: bounded(reason),
             DEAD_LETTER_TIME: int(time.time()),
             ATTEMPTS: failed_attempts,
         }
+        driver = self._driver_of(target)
         try:
-            self._driver.queue_config(target)
+            driver.queue_config(target)
         except QueueNotFoundError:
             if self._config.dead_letter is None or self._config.dead_letter.queue is not None:
                 raise
-            self._driver.declare_queue(self._driver.dead_letter_config(self._config))
+            driver.declare_queue(driver.dead_letter_config(self._config))
         # Without waiting: a worker that waited here would hold up the queue's good messages.
-        self._driver.publish(target, [attrs.evolve(message, headers=headers)], timeout=0)
+        driver.publish(target, [attrs.evolve(message, headers=headers)], timeout=0)
 
     def _log_kept(self, delivery: Delivery, error: BaseException | None, delay: float) -> None:
         logger.error(
@@ -187,13 +229,3 @@ class Settler:
             exc_info=error,
             extra=fields(delivery, self._consumer, next_delay=delay),
         )
-
-
-def reason_of(error: BaseException | None) -> str:
-    """Return what a dead letter says of an error: its type and text."""
-    if error is None:
-        return "nacked by its handler"
-    try:
-        return "".join(traceback.format_exception_only(error)).strip()
-    except Exception:  # noqa: BLE001 - odd fields of a SyntaxError, to name one, make it raise
-        return type(error).__qualname__

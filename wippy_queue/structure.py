@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -23,7 +25,7 @@ from .ids import EntryId
 T = TypeVar("T")
 Path = tuple[str | int, ...]
 
-_LEAVES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+LEAVES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def structure(cls: type[T], data: Any, *, namespace: str | None = None, path: Path = ()) -> T:
@@ -43,7 +45,7 @@ def structure(cls: type[T], data: Any, *, namespace: str | None = None, path: Pa
     try:
         return _converter(namespace).structure(data, cls)
     except (cattrs.BaseValidationError, ConfigError, FieldError) as error:
-        raise ConfigError(_problems(error, path)) from None
+        raise ConfigError(problems(error, path)) from None
 
 
 @functools.lru_cache(maxsize=16)  # making one takes longer than using it
@@ -63,22 +65,25 @@ def _converter(namespace: str | None) -> cattrs.Converter:
             raise FieldError("a list of IDs", value)
         return tuple(converter.structure(list(value), list[EntryId]))
 
-    for kind, name in _LEAVES.items():
-        converter.register_structure_hook(kind, _strictly(kind, name))
+    for kind, name in LEAVES.items():
+        converter.register_structure_hook(kind, strictly(kind, name))
     converter.register_structure_hook(EntryId, structure_id)
     converter.register_structure_hook_func(lambda kind: kind == tuple[EntryId, ...], structure_ids)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(cls, converter))
     return converter
 
 
-def _strictly(kind: type, name: str) -> Callable[[Any, Any], Any]:
+def strictly(kind: type, name: str) -> Callable[[Any, Any], Any]:
     """Return a hook that takes values of ``kind`` alone, where cattrs would convert others."""
 
     def hook(value: Any, _: object) -> Any:
         if isinstance(value, bool) is not (kind is bool):
             raise FieldError(name, value)
         if kind is float and isinstance(value, int):
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:
+                raise FieldError(name, value) from None
         if not isinstance(value, kind):
             raise FieldError(name, value)
         return value
@@ -114,18 +119,18 @@ def _check_hook(check: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda value, _: check(value)
 
 
-def _problems(error: BaseException, path: Path) -> Iterator[ConfigProblem]:
+def problems(error: BaseException, path: Path) -> Iterator[ConfigProblem]:
     """Yield a problem for each leaf of what cattrs raised."""
     if isinstance(error, ClassValidationError | IterableValidationError):
         noted, plain = error.group_exceptions()
         for inner, note in noted:
             step = note.name if isinstance(note, AttributeValidationNote) else note.index
-            yield from _problems(inner, (*path, step))
+            yield from problems(inner, (*path, step))
         for inner in plain:
-            yield from _problems(inner, path)
+            yield from problems(inner, path)
     elif isinstance(error, ForbiddenExtraKeysError):
         for name in sorted(error.extra_fields, key=str):
-            known = [field.name for field in attrs.fields(error.cl)]
+            known = field_names(error.cl)
             not_yet = getattr(error.cl, "NOT_YET", ())
             yield unknown_field(str(name), known, not_yet=not_yet, path=path)
     elif isinstance(error, ConfigError):
@@ -137,6 +142,14 @@ def _problems(error: BaseException, path: Path) -> Iterator[ConfigProblem]:
         yield missing_field(path)
     else:
         yield ConfigProblem(message=str(error), path=path)
+
+
+def field_names(cls: Any) -> tuple[str, ...]:
+    """Return the names that a mapping has for an attrs class, a dataclass or a ``TypedDict``."""
+    if typing.is_typeddict(cls):
+        return tuple(cls.__annotations__)
+    fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
+    return tuple(field.name for field in fields if field.init)
 
 
 def missing_field(path: Path) -> ConfigProblem:

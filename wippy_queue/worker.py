@@ -13,14 +13,16 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from .bodies.reading import Read
 from .cancellation import Cancellation
-from .context import Handling, enter
+from .context import Cause, Handling, enter
 from .errors import CodecError
 from .function import Ack, Fail, Handler, Outcome, run
 from .log import fields, logger
-from .message import Delivery
+from .message import DEAD_LETTER_REASON, EXPIRES_AT, Delivery, Headers
+from .publishing import Publishes
 from .report import RunningMessage
-from .settlement import Settler, reason_of
+from .settlement import Settler
 
 
 class Worker:
@@ -31,9 +33,18 @@ class Worker:
         consumer: The consumer's ID, for logs and reports.
         handler: What ``handler_of`` returned.
         decode: Bytes to body; raises ``CodecError``.
+        read: Makes of that what the handler gets; ``None`` where it gets the decoded body.
         settler: Settles by the queue's policy.
-        auto_ack: Whether to ack before the handler starts.
+        publisher: What a ``Tasks`` publishes through inside the handlers.
         stop: Cancelled when a stop of the consumer is requested.
+        max_deliveries: Hand-overs by the broker above which nothing is started; 0 for no limit.
+        auto_ack: Whether to ack before the handler starts.
+        timeout: Seconds that a handler may take, ``None`` for no limit.
+
+    Attributes:
+        alone: Whether nobody else handles anything meanwhile; false where nobody sets it.
+        on_failure: Told of each exception that ended a handler, or with which its body could
+            not be decoded; ``None`` for nobody.
     """
 
     def __init__(
@@ -42,20 +53,41 @@ class Worker:
         handler: Handler,
         decode: Callable[[bytes], Any],
         settler: Settler,
-        auto_ack: bool,
+        publisher: Publishes,
         stop: Cancellation,
+        *,
+        read: Read | None = None,
+        max_deliveries: int = 0,
+        auto_ack: bool = False,
+        timeout: float | None = None,
     ) -> None:
         self._consumer = consumer
         self._handler = handler
         self._decode = decode
+        self._read = read
         self._settler = settler
-        self._auto_ack = auto_ack
+        self.publisher = publisher
         self._stop = stop
-        self._pid = os.getpid()
+        self._max_deliveries = max_deliveries
+        self._auto_ack = auto_ack
+        self.timeout = timeout
+        self.pid = os.getpid()
+        self.settle = settler.settle
+        self.alone = False
+        self.on_failure: Callable[[BaseException], None] | None = None
+
+    @property
+    def advanced(self) -> float:
+        """Seconds by which its clock is ahead, as its settler's is; may be set."""
+        return self._settler.advanced
+
+    @advanced.setter
+    def advanced(self, seconds: float) -> None:
+        self._settler.advanced = seconds
 
     def begin(self, delivery: Delivery, thread_id: int) -> Handling:
         """Return the record of a delivery that a thread is about to handle. Does not block."""
-        return Handling(delivery, self._settler.settle, thread_id, self._pid)
+        return Handling(delivery, self, thread_id)
 
     def handle(self, handling: Handling) -> None:
         """
@@ -65,9 +97,9 @@ class Worker:
         Nothing is noted for what was lost, or cannot be settled and so will be brought back.
         """
         delivery = handling.delivery
-        delivery.when_lost(handling.cancel)
+        delivery.when_lost(handling.cancel_as_lost)
         try:
-            if not delivery.lost and self._decode_body(handling):
+            if not delivery.lost and self._may_start(handling):
                 self._run_handler(handling)
         except Exception:  # noqa: BLE001 - whatever a driver raises must not end a worker
             logger.exception(
@@ -86,26 +118,51 @@ class Worker:
         except Exception:  # noqa: BLE001 - the driver refuses this too, so it is lost
             return None
 
-    def _decode_body(self, handling: Handling) -> bool:
-        """Decode the body, or dead-letter what cannot be; return whether it could."""
+    def _may_start(self, handling: Handling) -> bool:
+        """Decode the body; settle what is not to be started, and return whether it is."""
         delivery = handling.delivery
+        deliveries, limit = delivery.deliveries, self._max_deliveries
+        if deliveries is not None and 0 < limit < deliveries:
+            reason = (
+                f"delivered {deliveries} times without being settled, above max_deliveries "
+                f"({limit}): it may be what ends the processes that handle it"
+            )
+            handling.settled_as = self._settler.give_up(delivery, reason, delivery.attempt - 1)
+            return False
+        if EXPIRES_AT in delivery.message.headers and self._expired(delivery.message.headers):
+            handling.settled_as = self._settler.expire(delivery)
+            return False
         try:
             handling.body = self._decode(delivery.message.body)
+            if self._read is not None:
+                handling.body = self._read(delivery.message.headers, handling.body)
         except CodecError as error:
-            failed_attempts = delivery.attempt - 1
+            if self.on_failure is not None:
+                self.on_failure(error)
             handling.settled_as = self._settler.give_up(
-                delivery, reason_of(error), failed_attempts, error
+                delivery, f"CodecError: {error}", delivery.attempt - 1, error
             )
             return False
         return True
+
+    def _expired(self, headers: Headers) -> bool:
+        """Return whether a message is past its time; a dead letter never is."""
+        expires = headers[EXPIRES_AT]
+        return (
+            DEAD_LETTER_REASON not in headers
+            and isinstance(expires, int | float)
+            and time.time() + self.advanced >= expires
+        )
 
     def _run_handler(self, handling: Handling) -> None:
         """Call the handler in a context of its own, and do what its outcome says."""
         if self._auto_ack:
             handling.settled_as = self._settler.settle(handling.delivery, Ack())
         outcome = contextvars.Context().run(self._call, handling)
-        if os.getpid() != self._pid:
+        if os.getpid() != self.pid:
             _leave_child(outcome)
+        if self.on_failure is not None and isinstance(outcome, Fail) and outcome.error is not None:
+            self.on_failure(outcome.error)
         with handling.lock:
             handling.ended = True
         if handling.settled_as is None:
@@ -115,7 +172,11 @@ class Worker:
 
     def _call(self, handling: Handling) -> Outcome:
         enter(handling)
-        return run(self._handler, handling.body, self._stop)
+
+        def is_stopped() -> bool:
+            return handling.cause is Cause.STOP or (handling.cause is None and self._stop.cancelled)
+
+        return run(self._handler, handling.body, is_stopped)
 
     def _log_too_late(self, handling: Handling, outcome: Outcome) -> None:
         logger.error(
@@ -135,7 +196,9 @@ _COLLECTOR = threading.Lock()
 
 def describe(handling: Handling, consumer: str) -> RunningMessage:
     """Return what there is to say of a message whose handler runs in another thread."""
-    stack = [*traceback.StackSummary.extract(_frames_of(handling.thread_id))]
+    frames = _frames_of(handling.thread_id)
+    # One that has ended meanwhile stands nowhere: its thread may be in another handler by now.
+    stack = [] if handling.ended else [*traceback.StackSummary.extract(frames)]
     # From the handler on; what is above it is the pool's and ours.
     ours = [index for index, line in enumerate(stack) if line.filename == run.__code__.co_filename]
     if ours:

@@ -6,9 +6,7 @@ import concurrent.futures.thread
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-
-from .log import logger
+from concurrent.futures import ThreadPoolExecutor
 
 
 class WorkerPool:
@@ -32,11 +30,15 @@ class WorkerPool:
         # Written by start alone, before anybody else can know of the pool.
         self._threads: list[threading.Thread] = []
 
-    def start(self, loop: Callable[[], None]) -> None:
+    def start(self, loop: Callable[[], None], died: Callable[[BaseException], None]) -> None:
         """
         Run ``loop`` on every thread.
 
         Blocks until all are started. Called once.
+
+        Args:
+            loop: What runs.
+            died: Called, in its thread, for a loop that raised.
 
         Raises:
             RuntimeError: The system gives no more threads; those that it gave end when their
@@ -44,10 +46,16 @@ class WorkerPool:
         """
         failure: list[BaseException] = []
 
+        def run() -> None:
+            try:
+                loop()
+            except BaseException as error:  # noqa: BLE001 - no executor's future is read
+                died(error)
+
         def submit() -> None:
             try:
                 for _ in range(self._loops):
-                    self._executor.submit(loop).add_done_callback(_log_death)
+                    self._executor.submit(run)
             except BaseException as error:  # noqa: BLE001 - handed to the caller of start
                 failure.append(error)
             self._threads = list(self._executor._threads)
@@ -68,10 +76,3 @@ class WorkerPool:
         """Wait for the threads to end, until ``deadline`` on the monotonic clock."""
         for thread in self._threads:
             thread.join(min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
-
-
-def _log_death(loop: Future[None]) -> None:
-    """Say that a loop has died, which the executor would keep to itself."""
-    error = loop.exception()
-    if error is not None:
-        logger.critical("a worker thread died; this is a defect of the library", exc_info=error)

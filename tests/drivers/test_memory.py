@@ -608,12 +608,30 @@ def test_a_retried_message_keeps_its_place(driver, attachment):
 def test_a_message_that_fell_due_keeps_its_place(driver, attachment):
     """One that is returned after its delay stands behind those published before it was due."""
     publish(driver, "a")
-    attachment.take(1)[0].nack(SOONEST)
+    (delivery,) = attachment.take(1)
     publish(driver, "b")
+    delivery.nack(SOONEST)
     taken = attachment.take(2)
     assert ids(taken) == ["b", "a"]
     attachment.release(taken)
     assert ids(attachment.take(2)) == ["b", "a"]
+
+
+@pytest.mark.parametrize("look", [True, False])
+@pytest.mark.parametrize("how", ["publish", "nack"])
+def test_what_is_due_comes_before_what_follows(driver, attachment, how, look):
+    """A message that is due stands before what comes later, whether somebody looked or not."""
+    publish(driver, "late")
+    (late,) = attachment.take(1)
+    driver.publish(TASKS, [Message("due", b"", {})], 0, delay=SOONEST)
+    if look:
+        assert driver.get_queue_info(TASKS).ready == 1
+    if how == "publish":
+        late.ack()
+        publish(driver, "late")
+    else:
+        late.nack()
+    assert ids(attachment.take(2)) == ["due", "late"]
 
 
 @given(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_type
 
+import attrs
+
 import wippy_queue
 from wippy_queue import (
     Attachment,
@@ -30,6 +32,9 @@ from wippy_queue import (
     Runtime,
     StopReport,
     StopTimeoutError,
+    Task,
+    Tasks,
+    TypedQueue,
     UnavailableError,
     current_context,
     current_delivery,
@@ -162,6 +167,110 @@ def publish(runtime: Runtime) -> None:
     except PublishError as error:
         assert_type(error.refused, tuple[str, ...])
         assert_type(error.queue, str | None)
+
+
+# -- typed bodies ------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Mail:
+    """A body."""
+
+    to: str
+    subject: str = ""
+
+
+@attrs.frozen
+class Letter:
+    """Another body."""
+
+    to: str
+
+
+def send(mail: Mail) -> None:
+    """Handle a typed body."""
+
+
+def typed(runtime: Runtime) -> None:
+    """Handle and publish bodies of one type."""
+    runtime.add_consumer("app:mails", queue="app:mails", func=send)
+    mails = runtime.queue("app:mails", Mail)
+    assert_type(mails, TypedQueue[Mail])
+    assert_type(mails.publish(Mail(to="ada")), str)
+    mails.publish(Mail("ada"), {"a": 1}, message_id="mine", delay=5, ttl=60, timeout=None)
+    mails.publish({"to": "ada"})  # type: ignore[arg-type]
+    mails.publish(Letter("ada"))  # type: ignore[arg-type]
+    mails.publish("ada")  # type: ignore[arg-type]
+    mails.publish(Mail("ada"), delay="5s")  # type: ignore[arg-type]
+    mails.publish(Mail("ada"), priority=1)  # type: ignore[call-arg]
+    assert_type(mails.publish_many([Mail("ada"), Mail("bob")], delay=5), list[str])
+    mails.publish_many(Mail(name) for name in ("ada", "bob"))
+    mails.publish_many([Letter("ada")])  # type: ignore[list-item]
+    mails.publish_many(Mail("ada"))  # type: ignore[arg-type]
+    assert_type(mails.info(), QueueInfo)
+    assert_type(runtime.queue("app:numbers", list[int]), TypedQueue[list[int]])
+    runtime.queue("app:numbers", list[int]).publish(["1"])  # type: ignore[list-item]
+    anything = runtime.queue("app:tasks")
+    assert_type(anything, TypedQueue[Any])
+    anything.publish({"to": "ada"})
+    anything.publish(Mail("ada"))
+
+
+# -- tasks -------------------------------------------------------------------------------
+
+tasks = Tasks("app:tasks")
+
+
+@tasks.task
+def welcome(user_id: int, *, lang: str = "en") -> bool:
+    """Do what users publish by a call."""
+    return lang == "en"
+
+
+@tasks.task(name="mails:post")
+def post(mail: Mail, *copies: str) -> None:
+    """Do something under a name that stays."""
+
+
+@tasks.task()
+def nothing() -> None:
+    """Take nothing."""
+
+
+def use_tasks(runtime: Runtime) -> None:
+    """Register, publish and call tasks."""
+    runtime.add_consumer("app:worker", queue="app:tasks", func=tasks)
+    runtime.bind(tasks)
+    runtime.bind(welcome)  # type: ignore[arg-type]
+    assert_type(welcome(7), bool)
+    assert_type(welcome(7, lang="de"), bool)
+    welcome("7")  # type: ignore[arg-type]
+    assert_type(welcome.publish(7, lang="de"), str)
+    welcome.publish(user_id=7)
+    welcome.publish()  # type: ignore[call-arg]
+    welcome.publish("7")  # type: ignore[arg-type]
+    welcome.publish(7, "de")  # type: ignore[call-arg]
+    welcome.publish(7, lang=5)  # type: ignore[arg-type]
+    welcome.publish(7, delay=5)  # type: ignore[call-arg]
+    later = welcome.with_options(
+        queue="app:slow", headers={"a": 1}, message_id="mine", delay=60, ttl=600, timeout=None
+    )
+    assert_type(later.publish(7, lang="de"), str)
+    later.publish("7")  # type: ignore[arg-type]
+    welcome.with_options(60)  # type: ignore[call-arg,arg-type]
+    welcome.with_options(delay="60s")  # type: ignore[arg-type]
+    assert_type(welcome.name, str)
+    post.publish(Mail("ada"), "bob", "eve")
+    post.publish(Letter("ada"))  # type: ignore[arg-type]
+    post.publish(Mail("ada"), 5)  # type: ignore[arg-type]
+    nothing.publish()
+    nothing.with_options(delay=5).publish(1)  # type: ignore[call-arg]
+    of_any: Task[..., object] = welcome
+    print(of_any, tasks.names)
+    Tasks()  # type: ignore[call-arg]
+    Tasks("app:a").publish_through(Publisher(MemoryDriver()))
+    Tasks("app:a").publish_through(MemoryDriver())  # type: ignore[arg-type]
+    Tasks("app:a").task(5)  # type: ignore[call-overload]
 
 
 # -- the parts alone ---------------------------------------------------------------------

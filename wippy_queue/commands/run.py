@@ -144,7 +144,7 @@ class Run:
             say(f"the start failed: {error}")
             return FAILED
         # With those that the chosen ones depend on.
-        self._consumers = [each for each in self._runtime.consumers.values() if each.running]
+        self._consumers = [each for each in self._runtime.consumers.values() if each.wanted]
         say(f"running {', '.join(each.id for each in self._consumers)}; Ctrl-C stops")
         shown = showing(self._runtime, self._consumers, self._inputs)
         with shown if self._until_idle else nullcontext():
@@ -250,6 +250,7 @@ def _describe(report: StopReport) -> str:
         "finished": report.acked,
         "to be retried": report.nacked,
         "dead-lettered": report.dead_lettered,
+        "expired": report.expired,
         "returned to their queues": report.released,
         "lost to the broker": report.lost,
         "still running": report.running,

@@ -109,11 +109,15 @@ class MemoryQueue(queue.Queue[_Stored]):
             self.not_empty.notify_all()
 
     def publish(
-        self, messages: Sequence[Message], timeout: float | None, cancellation: Cancellation | None
+        self,
+        messages: Sequence[Message],
+        timeout: float | None,
+        cancellation: Cancellation | None,
+        delay: float,
     ) -> None:
-        """Add messages at the tail, waiting for room."""
+        """Add messages at the tail, or for later, waiting for room."""
         with self.mutex:
-            added = self._add(messages, 0)
+            added = self._add(messages, 0, delay)
         if added == len(messages):
             return
         if timeout == 0:
@@ -128,7 +132,7 @@ class MemoryQueue(queue.Queue[_Stored]):
             cancellation.subscribe(wake)
         try:
             with self.mutex:
-                while (added := self._add(messages, added)) < len(messages):
+                while (added := self._add(messages, added, delay)) < len(messages):
                     if cancellation is not None and cancellation.cancelled:
                         raise self._cancelled(messages, added)
                     remaining = None if deadline is None else deadline - time.monotonic()
@@ -142,7 +146,7 @@ class MemoryQueue(queue.Queue[_Stored]):
             if cancellation is not None:
                 cancellation.unsubscribe(wake)
 
-    def _add(self, messages: Sequence[Message], start: int) -> int:
+    def _add(self, messages: Sequence[Message], start: int, delay: float) -> int:
         """Add what there is room for from ``start`` on, and return where it ended."""
         if not self._open:
             raise UnavailableError(
@@ -155,12 +159,29 @@ class MemoryQueue(queue.Queue[_Stored]):
         if self.maxsize:
             end = min(end, start + max(0, self.maxsize - len(self.queue) - len(self._delayed)))
         if end > start:
+            # What is due by now comes before what is published now.
+            self._fall_due()
             places = self._places
-            self.queue.extend([_Stored(message, next(places)) for message in messages[start:end]])
+            added = [_Stored(message, next(places)) for message in messages[start:end]]
             self.unfinished_tasks += end - start
-            if self._takers:
-                self.not_empty.notify(end - start)
+            if delay > 0:
+                self._delay(added, delay)
+            else:
+                self.queue.extend(added)
+                if self._takers:
+                    self.not_empty.notify(end - start)
         return end
+
+    def _delay(self, stored: Sequence[_Stored], delay: float) -> None:
+        """Have messages wait for their time."""
+        due = time.monotonic() + delay
+        self._push_delayed([(due, each.place, each) for each in stored])
+
+    def _push_delayed(self, entries: Sequence[tuple[float, int, _Stored]]) -> None:
+        for entry in entries:
+            heapq.heappush(self._delayed, entry)
+        if self._delayed[0] is entries[0]:
+            self.not_empty.notify_all()  # who waited until later has to wait anew
 
     def _full(self, messages: Sequence[Message], added: int, waited: float) -> QueueFullError:
         return QueueFullError(
@@ -223,16 +244,14 @@ class MemoryQueue(queue.Queue[_Stored]):
     def nack(self, stored: _Stored, delay: float) -> None:
         """Put a message in flight back at the tail, now or after a delay."""
         with self.mutex:
+            self._fall_due()
             stored.attempt += 1
             stored.place = next(self._places)
-            if delay <= 0:
+            if delay > 0:
+                self._delay([stored], delay)
+            else:
                 self.queue.append(stored)
                 self.not_empty.notify()
-                return
-            entry = (time.monotonic() + delay, stored.place, stored)
-            heapq.heappush(self._delayed, entry)
-            if self._delayed[0] is entry:
-                self.not_empty.notify_all()
 
     def release(self, returned: Sequence[_Stored]) -> None:
         """Put messages in flight back at their places."""
@@ -244,6 +263,50 @@ class MemoryQueue(queue.Queue[_Stored]):
             merged = sorted([*before, *returned], key=lambda stored: stored.place, reverse=True)
             self.queue.extendleft(merged)
             self.not_empty.notify(len(returned))
+
+    def take_now(self, count: int, delayed: bool) -> list[Delivery]:
+        """Hand over what is there, the delayed too if wanted."""
+        with self.mutex:
+            self._check_open()
+            self._fall_due()
+            ready = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
+            taken: list[Delivery] = [MemoryDelivery(self, stored) for stored in ready]
+            while delayed and self._delayed and len(taken) < count:
+                due, _, stored = heapq.heappop(self._delayed)
+                taken.append(EarlyDelivery(self, stored, due))
+            self.not_full.notify(len(taken))
+        return taken
+
+    def release_early(self, stored: _Stored, due: float) -> None:
+        """Put a message that was taken before its time back to wait for the rest of it."""
+        with self.mutex:
+            self._push_delayed([(due, stored.place, stored)])
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise UnavailableError(
+                f"the driver of {self.id} is not running; start it first", queue=self.id
+            )
+
+    def browse(self, count: int) -> list[Message]:
+        """Return the messages that come first."""
+        with self.mutex:
+            self._check_open()
+            self._fall_due()
+            ready = itertools.islice(self.queue, count)
+            later = heapq.nsmallest(count - len(self.queue), self._delayed)
+            return [stored.message for stored in (*ready, *(stored for _, _, stored in later))]
+
+    def purge(self) -> int:
+        """Remove what is ready or delayed, and return how many that was."""
+        with self.mutex:
+            self._check_open()
+            removed = len(self.queue) + len(self._delayed)
+            self.queue.clear()
+            self._delayed.clear()
+            self.unfinished_tasks -= removed
+            self.not_full.notify_all()
+            return removed
 
     def info(self) -> QueueInfo:
         """Return the counts, all of one moment."""
@@ -296,6 +359,20 @@ class MemoryDelivery(Delivery):
         ]
         if returned:
             source.release(returned)
+
+
+class EarlyDelivery(MemoryDelivery):
+    """A delivery of a message that was taken before its time, for which a release lets it wait."""
+
+    __slots__ = ("_due",)
+
+    def __init__(self, source: MemoryQueue, stored: _Stored, due: float) -> None:
+        super().__init__(source, stored)
+        self._due = due
+
+    def settle_release(self) -> None:
+        """Put the message back to wait for the rest of its time."""
+        self._queue.release_early(self._stored, self._due)
 
 
 class MemoryAttachment(Attachment):
@@ -421,9 +498,11 @@ class MemoryDriver(Driver):
         messages: Sequence[Message],
         timeout: float | None,
         cancellation: Cancellation | None = None,
+        *,
+        delay: float = 0.0,
     ) -> None:
         """Put messages on a queue, waiting for room."""
-        self._queue(queue_id).publish(messages, timeout, cancellation)
+        self._queue(queue_id).publish(messages, timeout, cancellation, delay)
 
     def attach(self, queue_id: str, limit: int) -> Attachment:
         """Attach a consumer to a queue."""
@@ -434,6 +513,18 @@ class MemoryDriver(Driver):
     def get_queue_info(self, queue_id: str) -> QueueInfo:
         """Return the counts of a queue, exact and all of one moment."""
         return self._queue(queue_id).info()
+
+    def take(self, queue_id: str, count: int, *, delayed: bool = False) -> list[Delivery]:
+        """Take deliveries for a tool, without waiting."""
+        return self._queue(queue_id).take_now(count, delayed)
+
+    def browse(self, queue_id: str, count: int) -> list[Message]:
+        """Look at the first messages of a queue, without taking them."""
+        return self._queue(queue_id).browse(count)
+
+    def purge(self, queue_id: str) -> int:
+        """Remove all ready and delayed messages."""
+        return self._queue(queue_id).purge()
 
     def features(self, config: QueueConfig) -> Features:
         """Return what a queue can do; it is the same for all."""
@@ -449,4 +540,6 @@ class MemoryDriver(Driver):
             wakes_publishers=True,
             exact_counts=True,
             max_message_size=None,
+            browsing=True,
+            takes_delayed=True,
         )

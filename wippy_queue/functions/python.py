@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import attrs
 
+from ..bodies.reading import reader_of
 from ..errors import ConfigError, ConfigProblem
 from ..fields import FieldError, FilledText, checked, nearest, optional, problem_of, shown
 from ..function import Handler, handler_of
@@ -27,6 +28,7 @@ DEFAULT_METHOD = "handler"
 
 _FILE = "file://"
 _NAMES = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_MODULE = "wippy_queue_source_"
 _MODULE_NUMBERS = itertools.count(1)
 
 
@@ -84,6 +86,11 @@ class PythonFunction:
                 raise _error("method", "belongs to source; with callable, the name follows the :")
 
 
+def lasting_name(module: str) -> str:
+    """Return a module's name as every process knows it: that of a source file is its stem."""
+    return re.sub(rf"^{_MODULE}\d+_", "", module)
+
+
 class PythonLoader:
     """
     Finds handlers; runs each source file once.
@@ -103,8 +110,8 @@ class PythonLoader:
             base_dir: The folder that a relative source starts at.
 
         Raises:
-            ConfigError: There is no such file, module or function, its import fails, or it is
-                no handler.
+            ConfigError: There is no such file, module or function, its import fails, it is no
+                handler, or no body can be read as it is annotated.
         """
         if function.callable is not None:
             module_name, _, names = function.callable.partition(":")
@@ -150,7 +157,7 @@ def _run(path: Path, source: str) -> ModuleType:
         suggestion = f"{source.removesuffix(path.name)}{similar.name}" if similar else None
         raise _error("source", f"no file {text}", suggestion)
     stem = re.sub(r"\W", "_", path.stem)
-    name = f"wippy_queue_source_{next(_MODULE_NUMBERS)}_{stem}"
+    name = f"{_MODULE}{next(_MODULE_NUMBERS)}_{stem}"
     loader = importlib.machinery.SourceFileLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None, "there is always a spec where a loader is given"
@@ -213,9 +220,11 @@ def _handler(module: ModuleType, names: str, field: str, where: str, text: str) 
             similar = nearest(names, _callables(module)) if value is module else None
             raise _error(field, f"{where} has no {text}", similar) from None
     try:
-        return handler_of(value)
+        handler = handler_of(value)
     except FieldError as error:
         raise ConfigError([problem_of(error, (field,))]) from None
+    reader_of(handler, (field,))
+    return handler
 
 
 def _callables(module: ModuleType) -> list[str]:

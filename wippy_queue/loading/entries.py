@@ -8,12 +8,13 @@ from typing import Any
 
 import attrs
 
+from ..drivers.registry import KnownDrivers
 from ..errors import ConfigProblem
 from ..fields import FieldError, problem_of, shown
 from ..ids import EntryId
 from ..structure import Path as Steps
 from ..structure import missing_field, unknown_field
-from .kinds import ROLES, Role, is_foreign, wrong_kind
+from .kinds import Role, is_foreign, role_of, wrong_kind
 from .yaml_tree import Tree
 
 COMMON_FIELDS = ("name", "kind", "meta")
@@ -31,6 +32,7 @@ class Source:
         name: The file as it was named.
         base_dir: The folder that relative paths in it start at.
         tree: Its data.
+        drivers: The drivers that it may name.
         problems: What is wrong with it.
         warnings: What works, and is probably not meant.
     """
@@ -38,6 +40,7 @@ class Source:
     name: str
     base_dir: Path
     tree: Tree
+    drivers: KnownDrivers
     problems: list[ConfigProblem] = attrs.field(factory=list, init=False)
     warnings: list[ConfigProblem] = attrs.field(factory=list, init=False)
     # The ways to the values that the tree holds something arbitrary for.
@@ -95,7 +98,7 @@ class Entry:
     @property
     def role(self) -> Role | None:
         """What the entry is for, ``None`` where its kind is foreign or wrong."""
-        return ROLES.get(self.kind or "")
+        return role_of(self.kind or "", self.source.drivers)
 
     @property
     def label(self) -> str | None:
@@ -202,14 +205,15 @@ def _entry(source: Source, steps: Steps, namespace: str) -> Entry | None:
         entry_id = EntryId(f"{namespace}:{name}") if isinstance(name, str) else None
     except ValueError:
         entry_id = None
-    foreign = isinstance(kind, str) and is_foreign(kind)
+    ours = isinstance(kind, str) and role_of(kind, source.drivers) is not None
+    foreign = isinstance(kind, str) and is_foreign(kind, source.drivers)
     entry = Entry(
         source=source,
         steps=steps,
         namespace=namespace,
         data=data,
         id=entry_id,
-        kind=kind if isinstance(kind, str) and (foreign or kind in ROLES) else None,
+        kind=kind if ours or foreign else None,
         foreign=foreign,
     )
     if foreign:
@@ -231,7 +235,7 @@ def _common_problems(entry: Entry) -> Iterator[ConfigProblem]:
     if "kind" not in entry.data:
         yield missing_field(("kind",))
     elif entry.kind is None:
-        yield wrong_kind(entry.data["kind"])
+        yield wrong_kind(entry.data["kind"], entry.source.drivers)
     meta = entry.data.get("meta", {})
     if not isinstance(meta, dict):
         yield problem_of(FieldError("a mapping", meta), ("meta",))

@@ -9,17 +9,19 @@ import attrs
 
 from ..consumer_config import ConsumerConfig
 from ..driver import Driver
-from ..drivers import DRIVERS
+from ..drivers import DRIVERS_NOT_YET
+from ..drivers.registry import KnownDrivers
 from ..errors import ConfigError, ConfigProblem
 from ..fields import FieldError, problem_of
 from ..function import Handler
 from ..functions.python import PythonFunction, PythonLoader
 from ..ids import EntryId
 from ..lifecycle import Lifecycle
+from ..log import logger
 from ..queues import QueueConfig
 from ..structure import Path, missing_field, structure, unknown_field
 from .entries import COMMON_FIELDS, Entry
-from .kinds import DRIVER_KIND, DRIVERS_NOT_YET
+from .kinds import driver_name
 
 T = TypeVar("T")
 
@@ -41,19 +43,32 @@ class DriverEntry:
     settings: Any
     lifecycle: Lifecycle
 
+    def make(self) -> Driver:
+        """Return a new driver, which is not started."""
+        return self.driver_class(**attrs.asdict(self.settings, recurse=False))
 
-def driver_class_of(entry: Entry) -> type[Driver]:
-    """Return the class that the kind of a driver's entry names."""
-    return DRIVERS[str(entry.kind).removeprefix(DRIVER_KIND)]
+
+def driver_class_of(entry: Entry) -> type[Driver] | None:
+    """Return the class that the kind of a driver's entry names, ``None`` where it is broken."""
+    try:
+        return entry.source.drivers.load(driver_name(str(entry.kind)))
+    except ConfigError:  # which driver_of reports
+        return None
 
 
 def driver_of(entry: Entry) -> DriverEntry | None:
     """Return what the entry of a driver declares, or report why that cannot be."""
-    driver_class = driver_class_of(entry)
+    drivers, name = entry.source.drivers, driver_name(str(entry.kind))
+    claim = drivers.claim(name)
+    if claim is not None:
+        entry.warn(ConfigProblem(message=claim, path=("kind",)))
+    lifecycle = _structured(entry, Lifecycle, entry.data.get("lifecycle", {}), ("lifecycle",))
+    driver_class = _reporting(entry, lambda: drivers.load(name), ("kind",))
+    if driver_class is None:
+        return None
     fields = _known_fields(entry, driver_class.settings, also=("lifecycle",))
-    lifecycle_fields = fields.pop("lifecycle", {})
+    fields.pop("lifecycle", None)
     settings: Any = _structured(entry, driver_class.settings, fields)
-    lifecycle = _structured(entry, Lifecycle, lifecycle_fields, ("lifecycle",))
     if settings is None or lifecycle is None:
         return None
     return DriverEntry(
@@ -77,7 +92,13 @@ def queue_of(entry: Entry, driver_class: type[Driver] | None) -> QueueConfig | N
     return _reporting(
         entry,
         lambda: queue_config(
-            _id_of(entry), driver, fields, driver_class, namespace=entry.namespace
+            _id_of(entry),
+            driver,
+            fields,
+            driver_class,
+            namespace=entry.namespace,
+            drivers=entry.source.drivers,
+            warn=entry.warn,
         ),
     )
 
@@ -86,8 +107,13 @@ def consumer_of(entry: Entry) -> ConsumerConfig | None:
     """Return what the entry of a consumer declares, or report why that cannot be."""
     fields = _known_fields(entry, ConsumerConfig)
     _require(entry, "func")
-    options = fields.get("driver_options")
-    for problem in _driver_options(options, DRIVERS, lambda driver: driver.consumer_options):
+    for problem in _driver_options(
+        fields.get("driver_options"),
+        None,
+        entry.source.drivers,
+        lambda driver: driver.consumer_options,
+        entry.warn,
+    ):
         entry.report(problem)
     return _structured(entry, ConsumerConfig, fields)
 
@@ -107,6 +133,8 @@ def queue_config(
     driver_class: type[Driver] | None,
     *,
     namespace: str | None = None,
+    drivers: KnownDrivers | None = None,
+    warn: Callable[[ConfigProblem], None] | None = None,
 ) -> QueueConfig:
     """
     Return a queue's configuration, with the options checked by its driver.
@@ -117,11 +145,14 @@ def queue_config(
         fields: The other fields of ``QueueConfig``.
         driver_class: The class of its driver, ``None`` where that is unknown.
         namespace: What bare names in the fields belong to.
+        drivers: The drivers whose options are checked too, by default all that are installed.
+        warn: Takes what works, and is probably not meant; by default that is logged.
 
     Raises:
         ConfigError: A field is wrong, or an option.
     """
-    problems = list(_option_problems(fields, driver_class))
+    drivers = drivers or KnownDrivers()
+    problems = list(_option_problems(fields, driver_class, drivers, warn or _log))
     data = {"id": queue_id, "driver": driver, **fields}
     try:
         config = structure(QueueConfig, data, namespace=namespace)
@@ -133,30 +164,56 @@ def queue_config(
 
 
 def _option_problems(
-    fields: Mapping[str, Any], driver_class: type[Driver] | None
+    fields: Mapping[str, Any],
+    driver_class: type[Driver] | None,
+    drivers: KnownDrivers,
+    warn: Callable[[ConfigProblem], None],
 ) -> Iterator[ConfigProblem]:
     """Yield what drivers find wrong with options; what is no mapping at all, the class refuses."""
     options = fields.get("options")
-    drivers = dict(DRIVERS)
-    if driver_class is not None:
-        drivers[driver_class.name] = driver_class
-        if isinstance(options, Mapping) or attrs.has(type(options)):
-            yield from _problems(driver_class.queue_options, options, ("options",))
+    has_options = isinstance(options, Mapping) or attrs.has(type(options))
+    if driver_class is not None and has_options:
+        yield from _problems(driver_class.queue_options, options, ("options",))
     yield from _driver_options(
-        fields.get("driver_options"), drivers, lambda driver: driver.queue_options
+        fields.get("driver_options"),
+        driver_class,
+        drivers,
+        lambda driver: driver.queue_options,
+        warn,
     )
 
 
 def _driver_options(
-    options: Any, drivers: Mapping[str, type[Driver]], options_class: Callable[[type[Driver]], type]
+    options: Any,
+    driver_class: type[Driver] | None,
+    drivers: KnownDrivers,
+    options_class: Callable[[type[Driver]], type],
+    warn: Callable[[ConfigProblem], None],
 ) -> Iterator[ConfigProblem]:
-    """Yield what is wrong with ``driver_options``, of the drivers that are not used too."""
+    """
+    Yield what is wrong with ``driver_options``, of the drivers that are not used too.
+
+    Those of a driver that cannot be loaded pass unchecked, with a warning: a program may name
+    a driver that it only uses elsewhere, where the client library of its broker is installed.
+    """
     path = ("driver_options",)
+    own = {driver_class.name: driver_class} if driver_class is not None else {}
     for name, value in options.items() if isinstance(options, Mapping) else ():
-        if name in drivers:
-            yield from _problems(options_class(drivers[name]), value, (*path, name))
-        else:
-            yield unknown_field(name, list(drivers), not_yet=DRIVERS_NOT_YET, path=path)
+        if name not in own and name not in drivers:
+            known = list(dict.fromkeys([*drivers.names, *own]))
+            yield unknown_field(name, known, not_yet=DRIVERS_NOT_YET, path=path)
+            continue
+        try:
+            driver = own.get(name) or drivers.load(name)
+        except ConfigError as error:
+            message = f"not checked, because the driver cannot be used: {error}"
+            warn(ConfigProblem(message=message, path=(*path, name), at_key=True))
+            continue
+        yield from _problems(options_class(driver), value, (*path, name))
+
+
+def _log(warning: ConfigProblem) -> None:
+    logger.warning("%s", warning)
 
 
 def _problems(cls: type, data: Any, path: Path) -> tuple[ConfigProblem, ...]:
@@ -196,10 +253,11 @@ def _structured(entry: Entry, cls: type[T], data: Any, path: Path = ()) -> T | N
     return _reporting(entry, lambda: structure(cls, data, namespace=entry.namespace, path=path))
 
 
-def _reporting(entry: Entry, make: Callable[[], T]) -> T | None:
+def _reporting(entry: Entry, make: Callable[[], T], path: Path = ()) -> T | None:
+    """Return what ``make`` returns, or report its problems, whose paths start at ``path``."""
     try:
         return make()
     except ConfigError as error:
         for problem in error.problems:
-            entry.report(problem)
+            entry.report(attrs.evolve(problem, path=path + problem.path))
         return None

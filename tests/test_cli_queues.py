@@ -1,0 +1,369 @@
+"""The commands that look at queues and change them from outside: publish, info, purge, replay."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from command_line import Program
+from sqlite_driver import SqliteDriver
+
+from wippy_queue import Message, Runtime
+from wippy_queue.cli import cli
+
+APP = """\
+version: "1.0"
+namespace: app
+entries:
+  - {name: disk, kind: queue.driver.sqlite, path: %s}
+  - {name: memory, kind: queue.driver.memory}
+  - {name: scratch, kind: queue.queue, driver: memory}
+  - name: tasks
+    kind: queue.queue
+    driver: disk
+    options: {max_length: 5}
+    publish_timeout: 0
+    retry: {max_attempts: 1}
+  - {name: handle, kind: function.python, source: "file://handle.py"}
+  - {name: worker, kind: queue.consumer, queue: tasks, func: handle}
+"""
+HANDLER = """\
+from wippy_queue import Reject
+
+def handler(body):
+    raise Reject(f"{body} is bad")
+"""
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a working directory with files whose queue is on a driver of another package."""
+    package = tmp_path / "package" / "sqlite_driver-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: sqlite-driver\nVersion: 1.0\n")
+    points = "[wippy_queue.drivers]\nsqlite = sqlite_driver:SqliteDriver\n"
+    (package / "entry_points.txt").write_text(points)
+    (tmp_path / "app.yaml").write_text(APP % (tmp_path / "queue.db"))
+    (tmp_path / "handle.py").write_text(HANDLER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(package.parent))
+    logger = logging.getLogger("wippy_queue")
+    handlers, path = logger.handlers, [*sys.path]
+    yield tmp_path
+    logger.handlers, sys.path[:] = handlers, path
+
+
+@pytest.fixture
+def run(folder: Path) -> Run:
+    """Give a call of a command with app.yaml, which returns what came of it."""
+
+    def call(*arguments: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(cli, list(arguments), input=stdin)
+
+    return call
+
+
+def count(queue: str = "app:tasks") -> int | None:
+    """Return how many messages are on a queue, as another process sees them."""
+    runtime = Runtime.from_file("app.yaml")
+    try:
+        return runtime.info(queue).message_count
+    finally:
+        runtime.stop()
+
+
+def fail(run: Run, *bodies: str) -> list[str]:
+    """Publish messages and have them rejected; return their ids."""
+    ids = run("publish", "app.yaml", "app:tasks", *bodies).stdout.split()
+    runtime = Runtime.from_file("app.yaml")
+    runtime.start(["app:worker"])
+    runtime.wait_idle(timeout=10)
+    runtime.stop()
+    return ids
+
+
+def test_publish_prints_the_ids(run: Run) -> None:
+    """One line for each body."""
+    result = run("publish", "app.yaml", "app:tasks", "1", '"two"')
+    assert (result.exit_code, len(result.stdout.split())) == (0, 2)
+    assert count() == 2
+
+
+def test_publish_in_json(run: Run) -> None:
+    """The ids are a JSON array."""
+    result = run("publish", "app.yaml", "app:tasks", "1", "--id", "my-id", "--json")
+    assert json.loads(result.stdout) == ["my-id"]
+
+
+def test_publish_takes_lines_of_standard_input(run: Run) -> None:
+    """A single dash reads them, and skips blank ones."""
+    result = run("publish", "app.yaml", "app:tasks", "-", stdin='1\n\n{"n": 2}\n')
+    assert (result.exit_code, count()) == (0, 2)
+
+
+def test_publish_with_everything(run: Run) -> None:
+    """Headers keep their types; delay and ttl take durations."""
+    options = ["--header", "color=red", "--header", "n=3", "--header", "on=true"]
+    run("publish", "app.yaml", "app:tasks", "1", *options, "--delay", "1h", "--ttl", "2h")
+    driver = SqliteDriver(path="queue.db")
+    driver.start()
+    driver.declare_queue(Runtime.from_file("app.yaml").queues["app:tasks"])
+    [delivery] = driver.take("app:tasks", 1, delayed=True)
+    headers = delivery.message.headers
+    assert (headers["color"], headers["n"], headers["on"]) == ("red", 3, True)
+    assert "x_expires_at" in headers
+    delivery.release()
+    driver.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["app:tasks", "hello"], "BODY 1: the body is no JSON"),
+        (["app:task", "1"], "did you mean app:tasks?"),
+        (["app:tasks", "1", "2", "--id", "x"], "--id is for one BODY"),
+        (["app:tasks", "1", "--header", "x"], "expected NAME=VALUE"),
+        (["app:tasks", "1", "--delay", "soon"], "expected a duration"),
+    ],
+    ids=["body", "queue", "id", "header", "delay"],
+)
+def test_publish_of_something_wrong(run: Run, arguments: list[str], text: str) -> None:
+    """It ends with 2, says what is wrong, and publishes nothing."""
+    result = run("publish", "app.yaml", *arguments)
+    assert result.exit_code == 2
+    assert text in result.stderr
+    assert count() == 0
+
+
+def test_publish_of_a_bad_body_among_good_ones(run: Run) -> None:
+    """None is published."""
+    assert run("publish", "app.yaml", "app:tasks", "1", "{").exit_code == 2
+    assert count() == 0
+
+
+def test_publish_that_finds_no_room(run: Run) -> None:
+    """It ends with 1, and prints the ids of those that are on the queue."""
+    result = run("publish", "app.yaml", "app:tasks", *map(str, range(7)))
+    assert (result.exit_code, len(result.stdout.split())) == (1, 5)
+    assert "full" in result.stderr
+
+
+def test_publish_of_a_reserved_header(run: Run) -> None:
+    """It is refused."""
+    result = run("publish", "app.yaml", "app:tasks", "1", "--header", "x_own=1")
+    assert (result.exit_code, count()) == (1, 0)
+    assert "reserved" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["publish", "app.yaml", "app:scratch", "1"],
+        ["info", "app.yaml", "app:scratch"],
+        ["purge", "app.yaml", "app:scratch"],
+        ["dead-letters", "list", "app.yaml", "app:scratch"],
+        ["dead-letters", "show", "app.yaml", "app:scratch", "id"],
+        ["dead-letters", "replay", "app.yaml", "app:scratch"],
+        ["dead-letters", "purge", "app.yaml", "app:scratch"],
+    ],
+    ids=" ".join,
+)
+def test_a_queue_in_the_memory_of_a_process(run: Run, command: list[str]) -> None:
+    """No command can see it, and each says so."""
+    result = run(*command)
+    assert result.exit_code == 2
+    assert "live and end with the process" in result.stderr
+
+
+def test_info_shows_every_queue_that_it_can_see(run: Run) -> None:
+    """Dead-letter queues that nobody declared too; what it leaves out is named."""
+    run("publish", "app.yaml", "app:tasks", "1")
+    result = run("info", "app.yaml")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[1][:5] == ["app:tasks", "1", "1", "0", "0"]
+    assert lines[2][0] == "app:tasks.dead"
+    assert "app:scratch is left out" in result.stderr
+
+
+def test_info_in_json(run: Run) -> None:
+    """Every count is there by its name."""
+    run("publish", "app.yaml", "app:tasks", "1", "--delay", "1h")
+    [info] = json.loads(run("info", "app.yaml", "app:tasks", "--json").stdout)
+    assert (info["queue"], info["message_count"], info["delayed"]) == ("app:tasks", 1, 1)
+    assert 3500 < info["next_due"] <= 3600
+
+
+def test_info_without_any_queue_that_it_can_see(run: Run, folder: Path) -> None:
+    """It ends with 2."""
+    lines = [line for line in APP.splitlines() if "disk" not in line or "memory" in line]
+    text = "\n".join(lines[:5])
+    (folder / "memory.yaml").write_text(text)
+    result = run("info", "memory.yaml")
+    assert result.exit_code == 2
+    assert "no queue whose messages another process can see" in result.stderr
+
+
+def test_purge_says_how_many(run: Run) -> None:
+    """Ready and delayed ones are gone."""
+    run("publish", "app.yaml", "app:tasks", "1", "2")
+    assert run("purge", "app.yaml", "app:tasks").stdout == "2 removed from app:tasks\n"
+    assert count() == 0
+
+
+def test_purge_in_json(run: Run) -> None:
+    """The count is a number."""
+    run("publish", "app.yaml", "app:tasks", "1")
+    result = run("purge", "app.yaml", "app:tasks", "--json")
+    assert json.loads(result.stdout) == {"queue": "app:tasks", "removed": 1}
+
+
+def test_dead_letters_are_listed(run: Run) -> None:
+    """Each has its id, where it came from and why it was given up."""
+    [message_id] = fail(run, "7")
+    header, row = run("dead-letters", "list", "app.yaml", "app:tasks").stdout.splitlines()
+    assert header.split()[:2] == ["id", "given"]
+    assert row.split()[0] == message_id
+    assert "app:tasks" in row
+    assert row.rstrip().endswith("7 is bad")
+
+
+def test_a_list_says_that_there_is_more(run: Run) -> None:
+    """What --limit leaves out is not silently missing."""
+    fail(run, "1", "2")
+    result = run("dead-letters", "list", "app.yaml", "app:tasks", "--limit", "1")
+    assert len(result.stdout.splitlines()) == 2
+    assert "--limit shows more" in result.stderr
+
+
+def test_an_empty_list(run: Run) -> None:
+    """It is said, and no failure."""
+    result = run("dead-letters", "list", "app.yaml", "app:tasks")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "app:tasks.dead is empty" in result.stderr
+
+
+def test_dead_letters_in_json(run: Run) -> None:
+    """Bodies are what they were; those that are none are in base64."""
+    [message_id] = fail(run, '{"n": 7}')
+    driver = SqliteDriver(path="queue.db")
+    driver.start()
+    driver.declare_queue(Runtime.from_file("app.yaml").queue_config("app:tasks.dead"))
+    driver.publish("app:tasks.dead", [Message("bad", b"\xff", {})], timeout=1)
+    driver.stop()
+    result = run("dead-letters", "list", "app.yaml", "app:tasks", "--json")
+    first, second = json.loads(result.stdout)
+    assert (first["id"], first["body"], first["attempts"]) == (message_id, {"n": 7}, 1)
+    assert (second["body_base64"], second["original_queue"]) == ("/w==", None)
+
+
+def test_one_dead_letter_is_shown(run: Run) -> None:
+    """With its reason, its headers and its body."""
+    [message_id] = fail(run, '{"n": 7}')
+    shown = run("dead-letters", "show", "app.yaml", "app:tasks", message_id).stdout
+    assert f"id:        {message_id}\n" in shown
+    assert "reason:    {'n': 7} is bad\n" in shown
+    assert shown.endswith('{"n": 7}\n')
+
+
+def test_one_dead_letter_in_json(run: Run) -> None:
+    """The same as an object."""
+    [message_id] = fail(run, "7")
+    shown = run("dead-letters", "show", "app.yaml", "app:tasks.dead", message_id, "--json").stdout
+    assert json.loads(shown)["body"] == 7
+
+
+def test_a_dead_letter_that_is_not_there(run: Run) -> None:
+    """It ends with 2 and names the queue."""
+    result = run("dead-letters", "show", "app.yaml", "app:tasks", "nobody")
+    assert result.exit_code == 2
+    assert "no message nobody on app:tasks.dead" in result.stderr
+
+
+def test_replay_of_all(run: Run) -> None:
+    """They are back on their queue."""
+    fail(run, "1", "2")
+    result = run("dead-letters", "replay", "app.yaml", "app:tasks")
+    assert (result.exit_code, result.stdout) == (0, "2 replayed, 0 kept\n")
+    assert (count(), count("app:tasks.dead")) == (2, 0)
+
+
+def test_replay_of_some_to_another_queue(run: Run) -> None:
+    """Ids and a queue may be named."""
+    first, second = fail(run, "1", "2")
+    arguments = ["dead-letters", "replay", "app.yaml", "app:tasks", second, "--json"]
+    replay = json.loads(run(*arguments, "--to", "app:tasks.dead").stdout)
+    assert replay == {"replayed": [second], "kept": {}, "missing": []}
+    letters = run("dead-letters", "list", "app.yaml", "app:tasks", "--json").stdout
+    assert [each["id"] for each in json.loads(letters)] == [first, second]
+
+
+def test_replay_that_finds_no_room(run: Run) -> None:
+    """It ends with 1, and names what stays, and why."""
+    fail(run, "1")
+    run("publish", "app.yaml", "app:tasks", *map(str, range(5)))
+    result = run("dead-letters", "replay", "app.yaml", "app:tasks", "--timeout", "0")
+    assert (result.exit_code, result.stdout) == (1, "0 replayed, 1 kept\n")
+    assert "stays on app:tasks.dead" in result.stderr
+    assert count("app:tasks.dead") == 1
+
+
+def test_replay_of_what_is_not_there(run: Run) -> None:
+    """It ends with 1 and names it."""
+    result = run("dead-letters", "replay", "app.yaml", "app:tasks", "nobody")
+    assert result.exit_code == 1
+    assert "no message nobody on app:tasks.dead" in result.stderr
+
+
+def test_purge_of_dead_letters(run: Run) -> None:
+    """Some by their ids, or all."""
+    first, _ = fail(run, "1", "2")
+    purge = ["dead-letters", "purge", "app.yaml", "app:tasks"]
+    assert run(*purge, first).stdout == "1 removed from app:tasks.dead\n"
+    result = run(*purge, "--json")
+    assert json.loads(result.stdout) == {"queue": "app:tasks.dead", "removed": 1}
+    assert run(*purge, "nobody").exit_code == 1
+
+
+def test_files_that_are_wrong(run: Run, folder: Path) -> None:
+    """Every command names the place, and ends with 2."""
+    (folder / "app.yaml").write_text("namespace: app\nentries: 7\n")
+    result = run("info", "app.yaml")
+    assert result.exit_code == 2
+    assert "app.yaml:2:10: entries: expected" in result.stderr
+
+
+def test_watching_goes_on_until_ctrl_c(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of JSON for each look, and a quiet end."""
+    paths = [str(folder / "package"), str(Path(__file__).parent)]
+    monkeypatch.setitem(command_environment(), "PYTHONPATH", ":".join([*paths, source_path()]))
+    arguments = ["info", "app.yaml", "app:tasks", "--json", "--watch", "--interval", "10ms"]
+    program = Program(*arguments, folder=folder)
+    try:
+        for _ in range(2):
+            program.wait_for('"message_count": 0')
+        program.send(signal.SIGINT)
+        assert program.end() == 0
+        assert "Traceback" not in program.output
+    finally:
+        program.close()
+
+
+def command_environment() -> dict[str, Any]:
+    """Return the environment of the programs that tests start."""
+    import command_line
+
+    return command_line.ENVIRONMENT
+
+
+def source_path() -> str:
+    """Return what the programs find the package by."""
+    return str(command_environment()["PYTHONPATH"])

@@ -1,0 +1,54 @@
+"""Opening files for the commands that look at queues and change them from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from ..errors import ConfigError, ConfigProblem, QueueNotFoundError
+from ..runtime import Runtime
+
+
+@contextmanager
+def opened(file: str, queues: Iterable[str]) -> Iterator[Runtime]:
+    """
+    Give a runtime of which nothing is started yet, and stop it at the end.
+
+    Args:
+        file: A YAML file or a folder.
+        queues: The IDs of the queues that the command is about; dead-letter queues that nobody
+            declared are known too.
+
+    Raises:
+        ConfigError: The files are wrong, a queue is unknown, or its messages live in the
+            process that published them.
+    """
+    runtime = Runtime.from_file(file)
+    problems = [problem for queue in queues if (problem := _problem(runtime, queue))]
+    if problems:
+        raise ConfigError(problems)
+    try:
+        yield runtime
+    finally:
+        runtime.stop()
+
+
+def _problem(runtime: Runtime, queue: str) -> ConfigProblem | None:
+    """Return what keeps this process from seeing the messages of a queue."""
+    try:
+        driver_id = runtime.queue_config(queue).driver
+    except QueueNotFoundError as error:
+        return ConfigProblem(message=str(error))
+    if is_shared(runtime, queue):
+        return None
+    return ConfigProblem(
+        message=f"{queue} is on {driver_id}, whose messages live and end with the process that "
+        "published them: no other process can see or change them. Use Runtime.info, "
+        "Runtime.purge and Runtime.dead_letters inside it, or wippy-queue run --input",
+    )
+
+
+def is_shared(runtime: Runtime, queue: str) -> bool:
+    """Return whether other processes see the messages of a queue."""
+    config = runtime.queue_config(queue)
+    return runtime.drivers[str(config.driver)].features(config).durable

@@ -1,0 +1,56 @@
+"""What publishing takes, whoever does it: the runtime, or a publisher of one driver."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from .fields import LONGEST_DURATION
+from .message import HeaderValue
+
+
+class QueueTimeout(enum.Enum):
+    """The type of ``QUEUE_TIMEOUT``."""
+
+    QUEUE_TIMEOUT = "the queue's publish_timeout"
+
+
+QUEUE_TIMEOUT: Final = QueueTimeout.QUEUE_TIMEOUT
+"""The default of a publish's timeout: the queue's ``publish_timeout``."""
+
+Timeout = float | None | QueueTimeout
+
+
+class Publishes(Protocol):
+    """Who can put a message on a queue: a ``Runtime``, or a ``Publisher`` of one driver."""
+
+    def publish(
+        self,
+        queue_id: str,
+        body: Any,
+        headers: Mapping[str, HeaderValue] | None = None,
+        *,
+        message_id: str | None = None,
+        delay: float = 0.0,
+        ttl: float | None = None,
+        timeout: Timeout = QUEUE_TIMEOUT,
+    ) -> str:
+        """Put a message on a queue and return its id."""
+
+
+def check_delay(delay: object) -> None:
+    """Check the delay of a publish. Raises ``ValueError``."""
+    if not _is_duration(delay):
+        raise ValueError(f"delay takes seconds of 0 to 100 years as a number, got {delay!r}")
+
+
+def check_ttl(ttl: object) -> None:
+    """Check the time to live of a publish. Raises ``ValueError``."""
+    if not _is_duration(ttl) or not ttl:
+        raise ValueError(f"ttl takes seconds above 0 to 100 years as a number, got {ttl!r}")
+
+
+def _is_duration(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value <= LONGEST_DURATION  # type: ignore[operator]
