@@ -152,7 +152,7 @@ def takes(field):
             pass
         else:
             expected += ", or `null`"
-    return expected.replace(" (optional is not supported yet)", "")
+    return expected
 
 
 def default_of(field):

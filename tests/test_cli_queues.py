@@ -17,6 +17,7 @@ from sqlite_driver import SqliteDriver
 
 from wippy_queue import Message, Runtime
 from wippy_queue.cli import cli
+from wippy_queue.testing import drain
 
 APP = """\
 version: "1.0"
@@ -282,9 +283,9 @@ def test_one_dead_letter_in_json(run: Run) -> None:
 
 
 def test_a_dead_letter_that_is_not_there(run: Run) -> None:
-    """It ends with 2 and names the queue."""
+    """It ends with 1 and names the queue."""
     result = run("dead-letters", "show", "app.yaml", "app:tasks", "nobody")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "no message nobody on app:tasks.dead" in result.stderr
 
 
@@ -323,6 +324,34 @@ def test_replay_of_what_is_not_there(run: Run) -> None:
     assert "no message nobody on app:tasks.dead" in result.stderr
 
 
+@pytest.fixture
+def across(folder: Path) -> str:
+    """Give a file whose queue is in memory, and its dead letters are not."""
+    text = APP % (folder / "queue.db")
+    text += "  - {name: mails, kind: queue.queue, driver: memory, dead_letter: {queue: tasks}}\n"
+    (folder / "across.yaml").write_text(text)
+    return "across.yaml"
+
+
+def test_replay_to_the_memory_of_a_process_keeps_them(run: Run, across: str) -> None:
+    """They would end with the command."""
+    driver = SqliteDriver(path="queue.db")
+    driver.start()
+    driver.declare_queue(Runtime.from_file(across).queue_config("app:tasks"))
+    driver.publish("app:tasks", [Message("id", b"1", {"x_original_queue": "app:mails"})], timeout=1)
+    driver.stop()
+    result = run("dead-letters", "replay", across, "app:mails")
+    assert (result.exit_code, result.stdout) == (1, "0 replayed, 1 kept\n")
+    assert "in the memory of the process" in result.stderr
+    assert count() == 1
+
+
+def test_dead_letters_of_a_queue_in_memory_that_are_elsewhere(run: Run, across: str) -> None:
+    """What counts is where they are."""
+    result = run("dead-letters", "list", across, "app:mails", "--json")
+    assert (result.exit_code, result.stdout) == (0, "[]\n")
+
+
 def test_purge_of_dead_letters(run: Run) -> None:
     """Some by their ids, or all."""
     first, _ = fail(run, "1", "2")
@@ -341,7 +370,41 @@ def test_files_that_are_wrong(run: Run, folder: Path) -> None:
     assert "app.yaml:2:10: entries: expected" in result.stderr
 
 
-def test_watching_goes_on_until_ctrl_c(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_of_dead_letters_that_another_process_made(run: Run) -> None:
+    """They show although this process never needed their queue."""
+    runtime = Runtime.from_file("app.yaml")
+    runtime.publish_many("app:tasks", [1, 2])
+    drain(runtime)
+    runtime.stop()
+    for queues in ([], ["app:tasks", "app:tasks.dead"]):
+        counts = json.loads(run("info", "app.yaml", "--json", *queues).stdout)
+        assert {each["queue"]: each["ready"] for each in counts} == {
+            "app:tasks": 0,
+            "app:tasks.dead": 2,
+        }
+
+
+def test_output_that_nobody_reads_any_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with head, the command ends without a word."""
+    paths = [str(folder / "package"), str(Path(__file__).parent)]
+    monkeypatch.setitem(command_environment(), "PYTHONPATH", ":".join([*paths, source_path()]))
+    arguments = ["info", "app.yaml", "app:tasks", "--json", "--watch", "--interval", "10ms"]
+    program = Program(*arguments, folder=folder, merged=False)
+    try:
+        stdout = program.process.stdout
+        assert stdout is not None
+        assert stdout.readline()
+        stdout.close()
+        assert program.end() == 1
+        assert program.output == ""
+    finally:
+        program.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_watching_goes_on_until_a_signal(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
     """A line of JSON for each look, and a quiet end."""
     paths = [str(folder / "package"), str(Path(__file__).parent)]
     monkeypatch.setitem(command_environment(), "PYTHONPATH", ":".join([*paths, source_path()]))
@@ -350,7 +413,7 @@ def test_watching_goes_on_until_ctrl_c(folder: Path, monkeypatch: pytest.MonkeyP
     try:
         for _ in range(2):
             program.wait_for('"message_count": 0')
-        program.send(signal.SIGINT)
+        program.send(number)
         assert program.end() == 0
         assert "Traceback" not in program.output
     finally:

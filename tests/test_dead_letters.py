@@ -12,6 +12,7 @@ from harness import HOUR
 from wippy_queue import (
     MemoryDriver,
     Message,
+    QueueInfo,
     QueueNotFoundError,
     Reject,
     Runtime,
@@ -290,4 +291,53 @@ def test_a_wrong_timeout_is_refused(app: App, timeout: Any) -> None:
     app.give_up(1)
     with pytest.raises(ValueError, match="timeout"):
         app.runtime.dead_letters(TASKS).replay(timeout=timeout)
+    assert app.ready(DEAD) == 1
+
+
+def test_one_text_instead_of_ids(app: App) -> None:
+    """It is refused, because its letters would be taken for ids."""
+    letters = app.runtime.dead_letters(TASKS)
+    for call in (letters.replay, letters.purge):
+        with pytest.raises(TypeError, match="a list of messages' ids, not one text"):
+            call("abc")
+
+
+class Uncounted(MemoryDriver):
+    """A driver that cannot count."""
+
+    def get_queue_info(self, queue_id: str) -> QueueInfo:
+        """Know nothing."""
+        return QueueInfo(
+            message_count=None, ready=None, delayed=None, in_flight=None, consumer_count=None
+        )
+
+
+def test_dead_letters_of_a_driver_that_cannot_count() -> None:
+    """Any of them is found, and a replay onto their own queue comes to an end."""
+    runtime = Runtime()
+    runtime.add_driver("app:memory", Uncounted())
+    runtime.add_queue(DEAD, driver="app:memory")
+    runtime.add_queue(TASKS, driver="app:memory", dead_letter={"queue": DEAD})
+    ids = runtime.publish_many(DEAD, range(250))
+    letters = runtime.dead_letters(TASKS)
+    found = letters.get(ids[-1])
+    assert found is not None
+    assert found.body == 249
+    assert letters.replay(to=DEAD).replayed == tuple(ids)
+    assert sorted(each.id for each in letters.list(1000)) == sorted(ids)
+    runtime.stop()
+
+
+@pytest.mark.parametrize("count", [0, -1, "all", True])
+def test_a_wrong_count_is_refused(app: App, count: Any) -> None:
+    """It says what it takes."""
+    with pytest.raises(ValueError, match="count"):
+        app.runtime.dead_letters(TASKS).list(count)
+
+
+def test_replay_for_programs_that_do_not_consume(app: App) -> None:
+    """What would go to the memory of this process stays a dead letter, if told so."""
+    [message_id] = app.give_up(1)
+    replay = app.runtime.dead_letters(TASKS).replay(durable_only=True)
+    assert message_id in replay.kept
     assert app.ready(DEAD) == 1

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import gc
 import heapq
+import logging
 import subprocess
 import sys
 import threading
 import traceback
+import weakref
 from collections import deque
 from typing import Any
 
@@ -784,6 +788,30 @@ def test_a_second_drain_begins_anew():
     runtime.publish(TASKS, 2)
     assert drain(runtime).advanced == 0
     assert handled == [1, 2]
+
+
+@pytest.mark.parametrize("reraise", [False, True])
+@pytest.mark.parametrize("error", [ValueError("x"), RetryAfter(1), Reject("x")])
+def test_what_a_handler_held_is_freed_without_a_garbage_collection(monkeypatch, error, reraise):
+    """No traceback of what it raised leads back to itself, so no body is kept for long."""
+    monkeypatch.setattr(logging.getLogger("wippy_queue"), "disabled", True)  # pytest keeps records
+    held: list[weakref.ref[Any]] = []
+
+    def handle(body):
+        thing = Reject("a thing that can be referred to weakly")
+        held.append(weakref.ref(thing))
+        raise type(error)(*error.args)
+
+    runtime = consumed_by(handle, retry={"max_attempts": 2})
+    runtime.publish(TASKS, 1)
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            drain(runtime, reraise=reraise)
+        assert held
+        assert not any(each() for each in held)
+    finally:
+        gc.enable()
 
 
 def test_neither_pytest_nor_hypothesis_is_needed():

@@ -297,11 +297,17 @@ GOOD = [
 ]
 
 
+def run(machine: type[RuleBasedStateMachine], share: float = 0.2) -> None:
+    """Run a machine with a share of the examples of a long run: there are many here."""
+    examples = max(25, int(settings.default.max_examples * share))
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples))
+
+
 @pytest.mark.parametrize("driver", GOOD)
 @pytest.mark.parametrize("base", [BackpressureMachine, NoLossMachine])
 def test_good_driver_passes(base: Any, driver: type[MemoryDriver]) -> None:
     """A driver that keeps to its Features passes, whatever they are."""
-    run_state_machine_as_test(machine_on(base, driver))
+    run(machine_on(base, driver))
 
 
 class InOrder(NoLossMachine):
@@ -313,14 +319,13 @@ class InOrder(NoLossMachine):
 @pytest.mark.parametrize("driver", [MemoryDriver, ToTail, Pushing])
 def test_order_is_kept(driver: type[MemoryDriver]) -> None:
     """A driver that returns messages to their place, or to the tail, passes in order."""
-    run_state_machine_as_test(machine_on(InOrder, driver))
+    run(machine_on(InOrder, driver))
 
 
 @pytest.mark.parametrize("machine", [NoLossOnSqlite, BackpressureOnSqlite])
 def test_durable_driver_passes(machine: type[RuleBasedStateMachine]) -> None:
     """A driver whose messages outlive it passes, replaced by a new one now and then."""
-    fewer = max(5, settings.default.max_examples // 5)  # each commit waits for the disk
-    run_state_machine_as_test(machine, settings=settings(max_examples=fewer))
+    run(machine, share=0.1)  # each commit waits for the disk
 
 
 # -- broken drivers ------------------------------------------------------------------------

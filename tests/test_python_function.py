@@ -311,3 +311,17 @@ def test_what_is_no_handler(folder, text, said):
         found = problem(folder, source=write(folder, text))
     assert found.startswith("method: expected a ")
     assert said in found
+
+
+def test_a_callable_of_a_module_that_is_being_imported(folder):
+    """A circular import is called one, and no misspelling."""
+    source = (
+        "import pathlib\n"
+        "from wippy_queue.functions.python import PythonFunction, PythonLoader\n"
+        "PythonLoader().load(PythonFunction(callable='circle_a:tasks'), pathlib.Path())\n"
+        "def tasks(body): ...\n"
+    )
+    write(folder, source, "circle_a.py")
+    assert "circle_a has no tasks yet: it is still being imported (a circular import)" in problem(
+        folder, callable="circle_a:tasks"
+    )

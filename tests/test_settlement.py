@@ -104,7 +104,7 @@ def test_a_failure_is_retried_after_the_backoff(bench, logged, ending):
     assert record.levelno == logging.WARNING
     assert record.exc_info[1] is not None
     assert record.getMessage() == (
-        "attempt 1 at message one of app:tasks failed; the next is in 3.6e+03 s"
+        "attempt 1 at message one of app:tasks failed; the next is in 3600 s"
     )
     assert (record.queue, record.message_id, record.attempt) == (TASKS, "one", 1)
     assert (record.consumer, record.next_delay) == ("app:worker", HOUR)

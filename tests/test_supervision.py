@@ -306,13 +306,38 @@ def test_a_start_by_hand_is_not_put_off(program: Any) -> None:
 
 
 def test_a_start_by_hand_overtakes_the_supervisor(program: Any) -> None:
-    """It tries at once, and what waited for the part starts after it."""
+    """That of a consumer tries at once what it needs, and what else waited starts after it."""
     made = program(UnavailableError("down"), restart=SOME_TIME, driver={"startup": "optional"})
+    other = made.runtime.add_consumer("app:other", queue=TASKS, func=print)
     made.runtime.start()
-    assert not made.consumer.running
-    made.runtime.start()
+    made.consumer.start()
     assert made.consumer.running
     made.settle()
+    assert other.running
+
+
+def test_a_start_leaves_what_is_down_to_the_supervisor(program: Any) -> None:
+    """It waits for nothing out of reach again, and starts all else."""
+    made = program(UnavailableError("down"), restart=SOME_TIME, driver={"startup": "optional"})
+    made.runtime.start()
+    made.runtime.add_driver("app:other", other := Fragile())
+    made.runtime.start()
+    assert made.driver.calls == ["start", "stop"]
+    assert other.running
+    assert made.runtime.health().drivers[MEMORY].next_restart is not None
+
+
+def test_a_start_by_hand_begins_anew(program: Any) -> None:
+    """What was given up, and is started by somebody, has all its attempts again."""
+    down = [UnavailableError("down") for _ in range(2)]
+    restart = {**AT_ONCE, "max_attempts": 2}
+    made = program(*down, restart=restart, driver={"startup": "optional"})
+    made.runtime.start()
+    made.settle()
+    made.consumer.start()
+    made.driver.fail(OSError("a thread died"))
+    made.settle()
+    assert made.driver.running
 
 
 def test_a_start_that_fails_leaves_nothing_to_the_supervisor(program: Any) -> None:
@@ -421,7 +446,7 @@ def test_the_wait_for_idle_counts_what_is_to_run(program: Any) -> None:
         made.runtime.wait_idle(0)
     waiting = in_thread(made.runtime.wait_idle, SOON)
     made.driver.taking = None
-    made.runtime.start()
+    made.consumer.start()
     waiting.result(SOON)
     made.handles("bad")
 
@@ -585,10 +610,9 @@ def test_the_stop_of_a_consumer_cancels_its_restart(program: Any, how: str) -> N
 
 def test_the_stop_of_a_consumer_that_waits_for_its_driver_counts(program: Any) -> None:
     """It is not started when its driver comes."""
-    made = program(UnavailableError("down"), driver={"startup": "optional", "restart": SOME_TIME})
+    made = program(UnavailableError("down"), driver={"startup": "optional"})
     made.runtime.start()
     made.consumer.stop()
-    made.runtime.start(consumers=False)
     made.settle()
     assert made.driver.running
     assert not made.consumer.running

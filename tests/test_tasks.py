@@ -420,7 +420,7 @@ def test_arguments_that_do_not_fit_their_annotations(bench, tasks, args, kwargs,
     given = kwargs if len(args) > 1 else {"mail": Mail("a"), **kwargs}
     with pytest.raises(CodecError) as caught:
         welcome.publish(*args, **given)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(f"{welcome.name}: {said}")
     assert bench.info() == (0, 0, 0)
 
 
@@ -513,7 +513,7 @@ def test_what_is_published_is_what_arrives(args, kwargs):
     def work(*args, **kwargs): ...
 
     codec = CODECS["json/plain"]
-    arguments = CallArguments(work)
+    arguments = CallArguments(work, "call")
     body = codec.decode(codec.encode(arguments.write(args, kwargs)))
     assert arguments.read(body) == (args, kwargs)
 
@@ -805,9 +805,9 @@ def test_annotations_of_late_tasks(bench, tasks):
     """Those are found at the first publish, or make the message a dead letter."""
     bench.consumer(tasks)
     task = tasks.task(name="late")(nowhere)
-    assert "nowhere: thing: expected a type that exists" in problem(task.publish, 1, 2)
+    assert "late: thing: expected a type that exists" in problem(task.publish, 1, 2)
     send(bench, "late", {"args": [1, 2], "kwargs": {}})
-    assert reason(bench).startswith("CodecError: late: nowhere: thing: expected a type that")
+    assert reason(bench).startswith("CodecError: late: thing: expected a type that")
 
 
 # -- binding -----------------------------------------------------------------------------
@@ -842,6 +842,12 @@ def test_bind(loose):
     runtime = runtime_with(TASKS)
     runtime.bind(loose)
     assert goes_to(loose, runtime) is runtime
+
+
+def test_bind_of_a_task(loose):
+    """It is the tasks together that are bound."""
+    with pytest.raises(TypeError, match="bind takes what tasks were registered with, a Tasks, got"):
+        runtime_with(TASKS).bind(loose.task(do_nothing))
 
 
 def test_a_consumer_binds_its_tasks(loose):
@@ -967,7 +973,7 @@ def test_an_annotation_that_is_wrong_in_yaml(folder):
     """The entry that names the tasks is shown, with the function and its parameter."""
     write(folder, "tasks_mod_shop.py", "@tasks.task\ndef work(thing: 'Nowhere'): ...\n")
     assert problem(Runtime.from_yaml, YAML).startswith(
-        "<yaml>:8:15: app:handle: callable: work: thing: expected a type that exists at run time"
+        "<yaml>:8:15: app:handle: callable: tasks_mod_shop:work: thing: expected a type that "
     )
 
 

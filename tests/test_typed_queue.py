@@ -210,3 +210,10 @@ def test_a_dead_letter_queue_that_nobody_declared(runtime):
 def test_what_it_looks_like(mails):
     """It names its queue and its type."""
     assert repr(mails) == "<queue app:tasks of Mail>"
+
+
+def test_an_instance_instead_of_its_class(runtime):
+    """It is refused with what to give instead, also where it has no hash."""
+    basket = attrs.make_class("Basket", ["items"], eq=True, unsafe_hash=False)([1])
+    with pytest.raises(ConfigError, match="expected a class, not an instance of one, got Basket"):
+        runtime.queue(TASKS, basket)

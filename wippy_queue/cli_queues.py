@@ -38,6 +38,8 @@ def _exit_codes() -> Iterator[None]:
     except ConfigError as error:
         say(str(error))
         raise click.exceptions.Exit(2) from None
+    except BrokenPipeError:  # as by head; click ends with 1 and says nothing
+        raise
     except (QueueError, ValueError, OSError) as error:
         say(str(error))
         raise click.exceptions.Exit(1) from None
@@ -170,10 +172,11 @@ def list_command(file: str, queue: str, limit: int, as_json: bool) -> None:
 @_queue
 @click.argument("message_id", metavar="ID")
 @_as_json
-def show_command(file: str, queue: str, message_id: str, as_json: bool) -> None:
+@click.pass_context
+def show_command(ctx: click.Context, file: str, queue: str, message_id: str, as_json: bool) -> None:
     """Show one dead letter of QUEUE: its body, its headers and why it was given up."""
     with _exit_codes():
-        show_letter(file, queue, message_id, as_json)
+        ctx.exit(not show_letter(file, queue, message_id, as_json))
 
 
 @dead_letters.command("replay", epilog=FILE_HELP)

@@ -464,8 +464,7 @@ class Consumer:
         if self._forked():
             raise ForkedError(f"{self.id} ran before the fork; start it in this process")
         with self._lock:
-            free = self.config.concurrency - len(self._running)
-            assigned = min(len(self._buffer), free)
+            assigned = self._assigned()
             return ConsumerInfo(
                 buffered=len(self._buffer) - assigned,
                 running=len(self._running) + assigned,
@@ -474,13 +473,17 @@ class Consumer:
                 **self._totals,
             )
 
+    def _assigned(self) -> int:
+        """Return how many of the buffer a free worker is about to begin. Called with the lock."""
+        return min(len(self._buffer), self.config.concurrency - len(self._running))
+
     def vitals(self) -> Vitals:
         """Return what a check of its health looks at. Does not block."""
         if self._forked():
             return Vitals()
         with self._lock:
             current, handlings = self._run, list(self._running.values())
-            wanted, buffered = self._wanted, len(self._buffer)
+            wanted, buffered = self._wanted, len(self._buffer) - self._assigned()
         if current is None:
             return Vitals(wanted=wanted)
         return Vitals(
@@ -609,7 +612,10 @@ class Consumer:
 
     def _died(self, current: _Run, error: BaseException) -> None:
         logger.critical(
-            "a thread of %s died; this is a defect of the library", self.id, exc_info=error
+            "a thread of %s died; this is a defect of the library",
+            self.id,
+            exc_info=error,
+            extra={"queue": str(self.config.queue), "consumer": self.id},
         )
         self._fail(current, error)
 

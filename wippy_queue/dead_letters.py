@@ -12,7 +12,7 @@ import attrs
 from .codec import CODECS
 from .driver import Driver
 from .errors import QueueError, QueueFullError, QueueNotFoundError, UnavailableError
-from .fields import check_timeout
+from .fields import check_count, check_timeout
 from .message import (
     ATTEMPTS,
     DEAD_LETTER_REASON,
@@ -133,13 +133,13 @@ class DeadLetters:
         Raises:
             UnavailableError: The driver has no connection.
         """
+        check_count("count", count)
         messages = self._driver.browse(self.queue, count)
         return [DeadMessage.of(message, self._config.codec) for message in messages]
 
     def get(self, message_id: str) -> DeadMessage | None:
         """Return the dead letter of that id, ``None`` where there is none; else like ``list``."""
-        count = self._driver.get_queue_info(self.queue).message_count
-        found = self.list(count or BATCH)
+        found = self.list(sys.maxsize)
         return next((each for each in found if each.id == message_id), None)
 
     def replay(
@@ -148,6 +148,7 @@ class DeadLetters:
         *,
         to: str | None = None,
         timeout: float | None = None,
+        durable_only: bool = False,
     ) -> Replay:
         """
         Put messages back on the queue they came from, with their id, body and headers.
@@ -162,6 +163,8 @@ class DeadLetters:
             to: The ID of a queue to put them on instead.
             timeout: Seconds to wait for room or a connection, for each message; by default the
                 queue's ``publish_timeout``.
+            durable_only: Whether to keep those whose queue ends with this process, for
+                programs that do not consume it.
 
         Returns:
             What became of each. A message whose queue does not exist, or is full, is kept.
@@ -172,6 +175,7 @@ class DeadLetters:
                 replayed before.
         """
         check_timeout(timeout)
+        _check_ids(ids)
         if to is not None:
             self._ready(to)
         replayed: list[str] = []
@@ -186,7 +190,7 @@ class DeadLetters:
                     kept[message_id] = full[target]
                     continue
                 try:
-                    self._replay(delivery, target, timeout)
+                    self._replay(delivery, target, timeout, durable_only=durable_only)
                     replayed.append(message_id)
                 except UnavailableError as error:
                     raise _unavailable(error, replayed) from error
@@ -194,10 +198,11 @@ class DeadLetters:
                     kept[message_id] = full[target] = str(error)
                 except QueueError as error:
                     kept[message_id] = str(error)
+        found = {*replayed, *kept}
         return Replay(
             replayed=tuple(replayed),
             kept=kept,
-            missing=tuple(each for each in ids or () if each not in {*replayed, *kept}),
+            missing=tuple(each for each in ids or () if each not in found),
         )
 
     def purge(self, ids: Collection[str] | None = None) -> int:
@@ -210,6 +215,7 @@ class DeadLetters:
         Raises:
             UnavailableError: The driver has no connection.
         """
+        _check_ids(ids)
         if ids is None:
             return self._driver.purge(self.queue)
         removed = 0
@@ -219,15 +225,28 @@ class DeadLetters:
                 removed += 1
         return removed
 
-    def _replay(self, delivery: Delivery, target: str | None, timeout: float | None) -> None:
+    def _replay(
+        self,
+        delivery: Delivery,
+        target: str | None,
+        timeout: float | None,
+        *,
+        durable_only: bool,
+    ) -> None:
         message = delivery.message
         if target is None:
             raise QueueNotFoundError(
                 f"it has no header {ORIGINAL_QUEUE}; name the queue that it is to go to"
             )
         driver = self._ready(target)
+        config = driver.queue_config(target)
+        if durable_only and not driver.features(config).durable:
+            raise QueueError(
+                f"{target} is in the memory of the process that consumes it, which alone can "
+                "replay to it, by Runtime.dead_letters"
+            )
         if timeout is None:
-            timeout = driver.queue_config(target).publish_timeout
+            timeout = config.publish_timeout
         headers = {key: each for key, each in message.headers.items() if key not in BOOKKEEPING}
         driver.publish(target, [attrs.evolve(message, headers=headers)], timeout)
         delivery.ack()
@@ -239,6 +258,8 @@ class DeadLetters:
         unknown = info.ready is None or info.delayed is None
         left = sys.maxsize if unknown else (info.ready or 0) + (info.delayed or 0)
         wanted = None if ids is None else set(ids)
+        # Where the counts are unknown, one that came again is held, so that this comes to an end.
+        seen: set[str] = set()
         unsettled: list[Delivery] = []
         try:
             while left > 0 and (wanted is None or wanted):
@@ -248,10 +269,13 @@ class DeadLetters:
                 left -= len(taken)
                 unsettled += taken
                 for delivery in taken:
-                    if wanted is None or delivery.message.id in wanted:
+                    message_id = delivery.message.id
+                    if message_id not in seen and (wanted is None or message_id in wanted):
                         yield delivery
                         if wanted is not None:
-                            wanted.discard(delivery.message.id)
+                            wanted.discard(message_id)
+                        if unknown:
+                            seen.add(message_id)
                 unsettled = [each for each in unsettled if not each.settled]
         finally:
             for delivery in reversed(unsettled):
@@ -267,6 +291,11 @@ def _unavailable(error: UnavailableError, replayed: Sequence[str]) -> Unavailabl
         refused=error.refused,
         unknown=error.unknown,
     )
+
+
+def _check_ids(ids: Collection[str] | None) -> None:
+    if isinstance(ids, str):
+        raise TypeError("ids takes a list of messages' ids, not one text")
 
 
 def _text(value: object) -> str | None:

@@ -190,8 +190,8 @@ class Runtime:
             queue: The ID of its queue.
             func: A function of one argument, as ``Consumer`` takes it, the ID of a declared one,
                 or ``Tasks``, which are bound as by ``bind``.
-            fields: ``concurrency``, ``prefetch``, ``auto_ack``, ``driver_options`` and
-                ``lifecycle``, as in ``ConsumerConfig``; ``auto_start`` is true by default.
+            fields: ``concurrency``, ``prefetch``, ``auto_ack``, ``timeout``, ``driver_options``
+                and ``lifecycle``, as in ``ConsumerConfig``; ``auto_start`` is true by default.
 
         Returns:
             The consumer.
@@ -265,6 +265,8 @@ class Runtime:
                 or that no argument can be read as; none was bound.
         """
         for each in tasks:
+            if not isinstance(each, Tasks):
+                raise TypeError(f"bind takes what tasks were registered with, a Tasks, got {each}")
             self._parts.queue(each.queue)
             each.check()
         for each in tasks:
@@ -364,7 +366,11 @@ class Runtime:
             QueueNotFoundError: There is no such queue.
         """
         driver = self._parts.driver_of(queue_id)
-        if not driver.running and not self._stopped:
+        # Another process may have put dead letters on a queue that this one never needed.
+        is_known = (
+            declared(driver, queue_id) or not driver.features(self._parts.queue(queue_id)).durable
+        )
+        if not self._stopped and not (driver.running and is_known):
             self._publisher(queue_id)
         return self._parts.info(queue_id)
 
@@ -410,8 +416,9 @@ class Runtime:
         """
         Start drivers and consumers, dependencies first.
 
-        Blocks until all run. A second call starts what does not run. A start that fails stops
-        what it started. A part with ``startup: optional`` that cannot be started is logged and
+        Blocks until all run. A second call starts what does not run; what has failed, and is
+        about to be started again, it does not wait for. A start that fails stops what it
+        started. A part with ``startup: optional`` that cannot be started is logged and
         started later in the background, and after it what needs it.
 
         Args:

@@ -102,11 +102,11 @@ class Settler:
         delivery.claim()
         self._nack(delivery, delay)
         logger.warning(
-            "attempt %d at message %s of %s failed; the next is in %.3g s",
+            "attempt %d at message %s of %s failed; the next is in %g s",
             delivery.attempt,
             delivery.message.id,
             delivery.queue,
-            delay,
+            round(delay, 3),
             exc_info=error,
             extra=fields(delivery, self._consumer, next_delay=delay),
         )
@@ -139,7 +139,7 @@ class Settler:
         except Exception as refusal:  # noqa: BLE001 - the message must not hang unsettled
             self._nack(delivery, self._policy.max_delay)
             logger.error(
-                "message %s of %s cannot be dead-lettered to %s and stays, delayed by %.3g s: %s",
+                "message %s of %s cannot be dead-lettered to %s and stays, delayed by %g s: %s",
                 delivery.message.id,
                 delivery.queue,
                 target,
@@ -222,7 +222,7 @@ class Settler:
 
     def _log_kept(self, delivery: Delivery, error: BaseException | None, delay: float) -> None:
         logger.error(
-            "message %s of the dead-letter queue %s failed and stays, delayed by %.3g s",
+            "message %s of the dead-letter queue %s failed and stays, delayed by %g s",
             delivery.message.id,
             delivery.queue,
             delay,

@@ -155,10 +155,15 @@ class Worker:
         )
 
     def _run_handler(self, handling: Handling) -> None:
-        """Call the handler in a context of its own, and do what its outcome says."""
+        """Call the handler in a context of its own, and conclude."""
         if self._auto_ack:
             handling.settled_as = self._settler.settle(handling.delivery, Ack())
-        outcome = contextvars.Context().run(self._call, handling)
+        # In no variable here: what the handler raised has a traceback that leads to this frame,
+        # and a circle would keep the body until the next garbage collection.
+        self._conclude(handling, contextvars.Context().run(self._call, handling))
+
+    def _conclude(self, handling: Handling, outcome: Outcome) -> None:
+        """Do what an outcome says."""
         if os.getpid() != self.pid:
             _leave_child(outcome)
         if self.on_failure is not None and isinstance(outcome, Fail) and outcome.error is not None:

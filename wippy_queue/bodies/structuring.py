@@ -63,6 +63,8 @@ def structurer(annotation: Any, *, path: Path = ("$",)) -> Callable[[Any], Any]:
     """
     if any(annotation is each for each in _UNTYPED):
         return lambda value: value
+    if is_class(type(annotation)):
+        raise FieldError("a class, not an instance of one", annotation)
     try:
         hook = BodyConverter().get_structure_hook(annotation)
     except StructureHandlerNotFoundError as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from ..dead_letters import DeadMessage, Replay
-from ..errors import CodecError, ConfigError, ConfigProblem
+from ..errors import CodecError
 from .opening import opened
 from .output import plain, print_json, print_table, table, when
 from .speak import say
@@ -18,7 +18,7 @@ SHORTEST_REASON = 80
 
 def list_letters(file: str, queue: str, limit: int, as_json: bool) -> None:
     """Print the dead letters of a queue, the oldest first."""
-    with opened(file, [queue]) as runtime:
+    with opened(file, letters_of=queue) as runtime:
         letters = runtime.dead_letters(queue)
         found = letters.list(limit)
         if as_json:
@@ -46,18 +46,17 @@ def _row(letter: DeadMessage) -> list[object]:
     ]
 
 
-def show_letter(file: str, queue: str, message_id: str, as_json: bool) -> None:
-    """Print all there is to know of one dead letter."""
-    with opened(file, [queue]) as runtime:
+def show_letter(file: str, queue: str, message_id: str, as_json: bool) -> bool:
+    """Print all there is to know of one dead letter; return whether there is one."""
+    with opened(file, letters_of=queue) as runtime:
         letters = runtime.dead_letters(queue)
         letter = letters.get(message_id)
-        if letter is None:
-            raise ConfigError(
-                [ConfigProblem(message=f"no message {message_id} on {letters.queue}")]
-            )
+    if letter is None:
+        say(f"no message {message_id} on {letters.queue}")
+        return False
     if as_json:
         print_json(plain(letter))
-        return
+        return True
     click.echo(f"id:        {letter.id}")
     click.echo(f"from:      {letter.original_queue or '-'}")
     click.echo(f"given up:  {when(letter.time) or '-'}")
@@ -72,6 +71,7 @@ def show_letter(file: str, queue: str, message_id: str, as_json: bool) -> None:
     else:
         click.echo("body:")
         print_json(body)
+    return True
 
 
 def replay_letters(
@@ -83,9 +83,9 @@ def replay_letters(
     as_json: bool,
 ) -> bool:
     """Put dead letters back on their queues; return whether that went well for all."""
-    with opened(file, [queue, *([to] if to else [])]) as runtime:
+    with opened(file, [to] if to else [], letters_of=queue) as runtime:
         letters = runtime.dead_letters(queue)
-        replay = letters.replay(ids or None, to=to, timeout=timeout)
+        replay = letters.replay(ids or None, to=to, timeout=timeout, durable_only=True)
     if as_json:
         print_json(
             {
@@ -109,7 +109,7 @@ def _say_replay(replay: Replay, queue: str) -> None:
 
 def purge_letters(file: str, queue: str, ids: Sequence[str], as_json: bool) -> bool:
     """Remove dead letters for good; return whether all that were named were there."""
-    with opened(file, [queue]) as runtime:
+    with opened(file, letters_of=queue) as runtime:
         letters = runtime.dead_letters(queue)
         removed = letters.purge(ids or None)
     if as_json:

@@ -10,7 +10,9 @@ from ..runtime import Runtime
 
 
 @contextmanager
-def opened(file: str, queues: Iterable[str]) -> Iterator[Runtime]:
+def opened(
+    file: str, queues: Iterable[str] = (), *, letters_of: str | None = None
+) -> Iterator[Runtime]:
     """
     Give a runtime of which nothing is started yet, and stop it at the end.
 
@@ -18,6 +20,7 @@ def opened(file: str, queues: Iterable[str]) -> Iterator[Runtime]:
         file: A YAML file or a folder.
         queues: The IDs of the queues that the command is about; dead-letter queues that nobody
             declared are known too.
+        letters_of: A queue whose dead letters the command is about.
 
     Raises:
         ConfigError: The files are wrong, a queue is unknown, or its messages live in the
@@ -25,6 +28,8 @@ def opened(file: str, queues: Iterable[str]) -> Iterator[Runtime]:
     """
     runtime = Runtime.from_file(file)
     problems = [problem for queue in queues if (problem := _problem(runtime, queue))]
+    if letters_of is not None:
+        problems += filter(None, [_problem_of_letters(runtime, letters_of)])
     if problems:
         raise ConfigError(problems)
     try:
@@ -46,6 +51,14 @@ def _problem(runtime: Runtime, queue: str) -> ConfigProblem | None:
         "published them: no other process can see or change them. Use Runtime.info, "
         "Runtime.purge and Runtime.dead_letters inside it, or wippy-queue run --input",
     )
+
+
+def _problem_of_letters(runtime: Runtime, queue: str) -> ConfigProblem | None:
+    """Return what keeps this process from seeing the dead letters of a queue."""
+    try:
+        return _problem(runtime, runtime.dead_letter_queue(queue))
+    except QueueNotFoundError as error:
+        return ConfigProblem(message=str(error))
 
 
 def is_shared(runtime: Runtime, queue: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -120,25 +121,38 @@ def show_info(file: str, queues: Sequence[str], interval: float | None, as_json:
         if interval is None:
             _print(_counts(runtime, shown), as_json)
             return
-        ticks = _ticks(interval)
-        if as_json or not sys.stdout.isatty():
-            for _ in ticks:
-                _print(_counts(runtime, shown), as_json)
-            return
-        with Live(_table(_counts(runtime, shown)), console=Console(), auto_refresh=False) as live:
-            for _ in ticks:
-                live.update(_table(_counts(runtime, shown)), refresh=True)
+        with _until_signal():
+            if as_json or not sys.stdout.isatty():
+                for _ in _ticks(interval):
+                    _print(_counts(runtime, shown), as_json)
+                return
+            first = _table(_counts(runtime, shown))
+            with Live(first, console=Console(), auto_refresh=False) as live:
+                for _ in _ticks(interval):
+                    live.update(_table(_counts(runtime, shown)), refresh=True)
 
 
 def _ticks(interval: float) -> Iterator[None]:
-    """Yield now and after each interval, until SIGINT (Ctrl-C) or SIGTERM."""
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    while not ended.is_set():
+    """Yield now and after each interval, without end."""
+    never = threading.Event()
+    while True:
         yield
-        # A signal that comes as this begins to wait is seen after the interval.
-        ended.wait(interval)
+        # Woken by a signal, whose exception ends it; one that comes as this begins to wait is
+        # seen after the interval.
+        never.wait(interval)
+
+
+@contextlib.contextmanager
+def _until_signal() -> Iterator[None]:
+    """End the block at SIGINT (Ctrl-C) and SIGTERM, also where it waits for a driver."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _shared(runtime: Runtime) -> list[str]:

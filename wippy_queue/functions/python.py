@@ -217,6 +217,9 @@ def _handler(module: ModuleType, names: str, field: str, where: str, text: str) 
         try:
             value = getattr(value, name)
         except Exception:  # noqa: BLE001 - a module's __getattr__ may raise anything
+            if getattr(getattr(module, "__spec__", None), "_initializing", False):
+                hint = "it is still being imported (a circular import)"
+                raise _error(field, f"{where} has no {text} yet: {hint}") from None
             similar = nearest(names, _callables(module)) if value is module else None
             raise _error(field, f"{where} has no {text}", similar) from None
     try:

@@ -41,8 +41,9 @@ class Starter:
 
         Args:
             wanted: The IDs of the drivers and consumers.
-            tolerant: Whether a part with ``startup: optional`` may fail, which leaves it and
-                all that need it to the supervisor. Else every failure is raised.
+            tolerant: Whether what is down already is left to the supervisor, and a part with
+                ``startup: optional`` may fail, which leaves it and all that need it to the
+                supervisor too. Else every part is tried, and every failure is raised.
 
         Raises:
             ConfigError: The parts need each other in a circle, or something that is unknown.
@@ -53,29 +54,24 @@ class Starter:
         undo: list[Callable[[], object]] = []
         failures: dict[str, Exception] = {}
         blocked: dict[str, str] = {}
+        down: set[str] = set()
         try:
             for part_id in order:
-                missing = [
-                    need
-                    for need in self._parts.needs(part_id)
-                    if need in failures or need in blocked
-                ]
-                if missing:
-                    blocked[part_id] = missing[0]
+                missing = self._missing(part_id, down, tolerant=tolerant)
+                if missing is not None:
+                    down.add(part_id)
+                    if missing:
+                        blocked[part_id] = missing
                     continue
                 try:
                     self._start_one(part_id, undo)
                 except Exception as error:
-                    lifecycle = self._parts.lifecycle(part_id)
-                    if not tolerant or lifecycle is None or lifecycle.startup != "optional":
+                    if not tolerant or not self._is_optional(part_id):
                         raise
                     failures[part_id] = error
+                    down.add(part_id)
         except BaseException:
-            for each in reversed(undo):
-                try:
-                    each()
-                except Exception:  # noqa: BLE001 - the failure to start is what is raised
-                    logger.exception("stopping after a failed start failed too")
+            _undo(undo)
             raise
         for part_id in [*failures, *blocked]:
             if part_id in self._parts.consumers:
@@ -84,6 +80,27 @@ class Starter:
             self.supervisor.failed(part_id, failure)
         for part_id, need in blocked.items():
             self.supervisor.blocked(part_id, need)
+
+    def _missing(self, part_id: str, down: set[str], *, tolerant: bool) -> str | None:
+        """
+        Tell whether a part is to be left alone for now.
+
+        Returns:
+            The part that it waits for, nothing where it runs or is seen to already, ``None``
+            where it is to be started.
+        """
+        if tolerant and self.supervisor.is_pending(part_id):
+            # Else each start would wait for what is out of reach, one after the other.
+            return ""
+        needs = [need for need in self._parts.needs(part_id) if need in down]
+        consumer = self._parts.consumers.get(part_id)
+        if needs and consumer is not None and consumer.running:
+            return ""
+        return needs[0] if needs else None
+
+    def _is_optional(self, part_id: str) -> bool:
+        lifecycle = self._parts.lifecycle(part_id)
+        return lifecycle is not None and lifecycle.startup == "optional"
 
     def _start_one(self, part_id: str, undo: list[Callable[[], object]]) -> None:
         """Start a part where it does not run, and say how to undo that."""
@@ -145,3 +162,11 @@ class Starter:
         except Exception as error:
             self.supervisor.failed(need, error)
             raise Blocked(need) from error
+
+
+def _undo(started: list[Callable[[], object]]) -> None:
+    for stop in reversed(started):
+        try:
+            stop()
+        except Exception:  # noqa: BLE001 - the failure to start is what is raised
+            logger.exception("stopping after a failed start failed too")

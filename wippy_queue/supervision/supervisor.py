@@ -102,6 +102,7 @@ class Supervisor:
         with self._changed:
             case = self._cases.get(part_id)
             if case is not None and case.down and case.reports == reports:
+                case.failures = 0
                 self._recovered(part_id, case)
 
     def cancel(self, part_id: str) -> None:
@@ -150,6 +151,11 @@ class Supervisor:
         """Whether a part has failed, or waits for one that has, and does not run again yet."""
         case = self._cases.get(part_id)
         return case is not None and case.down
+
+    def is_pending(self, part_id: str) -> bool:
+        """Whether a part is down and will be started again without anybody's doing."""
+        case = self._cases.get(part_id)
+        return case is not None and case.down and case.phase is not Phase.GIVEN_UP
 
     # -- decisions, all with the lock --------------------------------------------------
 

@@ -66,11 +66,13 @@ class CallArguments:
 
     Args:
         func: The function.
+        task: What errors about its annotations and arguments call it.
     """
 
-    def __init__(self, func: Callable[..., object]) -> None:
+    def __init__(self, func: Callable[..., object], task: str) -> None:
         self._func = func
         self._name = function_name(func)
+        self._task = task
 
     def check(self) -> None:
         """Raise ``ConfigError`` with each parameter that no plain value can be read for."""
@@ -86,8 +88,11 @@ class CallArguments:
             ConfigError: As ``check`` does.
         """
         self._bind(args, kwargs)
-        body: dict[str, Any] = unstructure({"args": args, "kwargs": kwargs})
-        self._typed(body["args"], body["kwargs"])
+        try:
+            body: dict[str, Any] = unstructure({"args": args, "kwargs": kwargs})
+            self._typed(body["args"], body["kwargs"])
+        except CodecError as error:
+            raise CodecError(f"{self._task}: {error}") from None
         return body
 
     def read(self, body: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -129,7 +134,7 @@ class CallArguments:
         try:
             return inspect.signature(self._func)
         except Exception as error:  # noqa: BLE001 - annotations are code and may raise anything
-            message = f"{self._name} has no signature to check arguments by: {error}"
+            message = f"{self._task} has no signature to check arguments by: {error}"
             raise ConfigError([ConfigProblem(message=message)]) from None
 
     @functools.cached_property
@@ -141,7 +146,7 @@ class CallArguments:
                 annotation = resolved(each.annotation, self._func)
                 parameter = _Parameter(annotation, structurer(annotation))
             except FieldError as error:
-                problems.append(annotation_problem(f"{self._name}: {each.name}", error))
+                problems.append(annotation_problem(f"{self._task}: {each.name}", error))
                 continue
             if each.kind is each.VAR_POSITIONAL:
                 found = found._replace(rest=parameter)

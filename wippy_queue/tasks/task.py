@@ -45,7 +45,7 @@ class Task(Generic[P, R_co]):
         self.name = name
         self.queue = queue
         self.publisher = publisher
-        self.arguments = CallArguments(func)
+        self.arguments = CallArguments(func, name)
         self.origin = Origin.of(func)
 
     def __repr__(self) -> str:

@@ -156,8 +156,10 @@ class Tasks(ReadsBodies):
             raise CodecError(self._unknown(name), queue=self.queue)
         try:
             return Call(task, *task.arguments.read(body))
-        except (CodecError, ConfigError, TypeError) as error:
+        except (CodecError, TypeError) as error:
             raise CodecError(f"{name}: {error}", queue=self.queue) from None
+        except ConfigError as error:
+            raise CodecError(str(error), queue=self.queue) from None
 
     def _unknown(self, name: HeaderValue | None) -> str:
         known = f"known are {', '.join(self.names) or 'none'}"

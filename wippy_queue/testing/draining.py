@@ -242,15 +242,18 @@ class _Drain:
                 delivery.settle_release()
             raise
         self._counts[handling.settled_as or LOST] += 1
-        failures = [*self._failures]
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        """Raise the failure of the last handler, if it is to be raised."""
+        # Apart from _handle, because what the traceback leads to must not lead back to it.
+        raised = [error for error in self._failures if self._is_raised(error)]
         self._failures.clear()
-        for error in failures:
-            if self._is_raised(error):
-                try:
-                    raise error
-                finally:
-                    # What the traceback leads to must not lead back to it.
-                    del error, failures
+        try:
+            if raised:
+                raise raised[0]
+        finally:
+            del raised
 
     def _is_raised(self, error: BaseException) -> bool:
         if not isinstance(error, Exception | SystemExit):

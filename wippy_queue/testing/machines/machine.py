@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import attrs
 from hypothesis import strategies as st
@@ -42,6 +42,10 @@ class DriverMachine(Stage):
     early or bring about what they need: what Hypothesis draws must not depend on threads.
     """
 
+    # Whether a wait was in vain in an example before: those that Hypothesis then tries, to find
+    # the shortest that fails, are many, and get less patience.
+    failed: ClassVar[bool] = False
+
     def __init__(self) -> None:
         super().__init__()
         # What each consumer held when its latest stop was requested.
@@ -56,7 +60,8 @@ class DriverMachine(Stage):
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Wait on the consumers' events until a condition holds."""
-        deadline = time.monotonic() + self.patience
+        cls = type(self)
+        deadline = time.monotonic() + (self.patience / 10 if cls.failed else self.patience)
         while True:
             self.changed.clear()
             assert not self.problems, self.problems

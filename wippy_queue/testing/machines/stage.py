@@ -49,8 +49,8 @@ class Stage(RuleBasedStateMachine):
         pushes: Whether the driver receives before it is asked, up to an attachment's limit. If
             so, no consumer is started again beside handlers of its last start: what the driver
             holds for it then, nobody can see.
-        patience: Seconds that everything has that a step brings about. Each failing example
-            waits that long, while Hypothesis looks for the shortest.
+        patience: Seconds that everything has that a step brings about; a tenth of them once
+            that was in vain, while Hypothesis looks for the shortest example that fails.
         driver: The driver, once the machine has begun.
     """
 
