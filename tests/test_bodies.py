@@ -21,6 +21,7 @@ from typing import (
     NewType,
     NotRequired,
     Optional,
+    Protocol,
     TypedDict,
     TypeVar,
 )
@@ -693,6 +694,35 @@ def test_the_annotation_of_the_first_parameter_is_what_a_handler_asks_for(func, 
     assert body_type(func) == expected
 
 
+class Own:
+    """A class of some other library."""
+
+
+class Special(str):
+    """A text of its own type."""
+
+    __slots__ = ()
+
+
+class Closes(Protocol):
+    """Whatever can be closed."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class OddType(type):
+    """The type of a class that cannot be asked."""
+
+    def __instancecheck__(cls, instance):
+        """Raise."""
+        raise ZeroDivisionError
+
+
+class Odd(metaclass=OddType):
+    """A class that cannot tell what its instances are."""
+
+
 @pytest.mark.parametrize(
     ("annotation", "is_typed"),
     [
@@ -709,13 +739,35 @@ def test_the_annotation_of_the_first_parameter_is_what_a_handler_asks_for(func, 
         (None, False),
         (str, False),
         (dict[str, Any], False),
-        (list[UUID], False),
+        (list[UUID], True),
+        (datetime, True),
+        (UUID | None, True),
+        (datetime | int, True),
+        (tuple[int, ...], True),
+        (frozenset, True),
+        (Special, True),
+        (Point, True),
+        (Color, True),
+        (Literal[Color.RED], True),
+        (Own, True),
+        (list[Own], True),
+        (Own | None, True),
+        (Own | Item | dict, True),
+        (Own | dict, False),
+        (UUID | str, False),
+        (Annotated[int, ()] | str | None, False),
+        (list[Any], False),
+        (Mapping[str, int], False),
+        (Sequence, False),
+        (TypeVar("Bound", bound=Own), False),
+        (Closes, False),
+        (Odd, False),
         (Options, False),
-        (Literal["Item"], False),
+        (Literal["Item", None, 1], False),
     ],
     ids=str,
 )
-def test_only_classes_count_as_typed(annotation, is_typed):
+def test_what_no_decoded_value_is_counts_as_typed(annotation, is_typed):
     """Other annotations are hints about the decoded value."""
 
     def handler(body): ...

@@ -499,3 +499,27 @@ def test_failed_start(
     assert run() == code
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(said)
+
+
+def test_a_part_that_is_given_up_ends_the_wait_for_idle(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a time-out too: what nobody will handle is said, and the exit code is 1."""
+
+    class BrokenDriver(MemoryDriver):
+        def start(self, timeout: float = 10.0) -> None:
+            raise UnavailableError("no broker at localhost")
+
+    runtime = Runtime()
+    runtime.add_driver(
+        "app:broken",
+        BrokenDriver(),
+        lifecycle={"startup": "optional", "restart": {"initial_delay": 0, "max_attempts": 2}},
+    )
+    runtime.add_queue("app:tasks", driver="app:broken")
+    runtime.add_consumer("app:worker", queue="app:tasks", func=print)
+    run = Run(runtime, only=(), inputs=(), until_idle=True, idle_timeout=None, stop_timeout=1)
+
+    assert run() == 1
+    assert (
+        "app:broken does not run: UnavailableError: no broker at localhost; given up\n"
+        in capsys.readouterr().err
+    )

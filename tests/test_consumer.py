@@ -988,6 +988,60 @@ def test_a_consumer_that_cannot_take_stops(unreliable, caplog):
     assert gate.entered() == ["c"]
 
 
+def test_nothing_that_a_take_raises_costs_credits(unreliable, caplog):
+    """Also what is no ``Exception``, such as a panic of an extension module."""
+
+    class Panic(BaseException):
+        pass
+
+    def panic(what):
+        raise Panic(what)
+
+    fail_in = unreliable.driver.fail_in
+    unreliable.driver.fail_in = panic
+    consumer = unreliable.consumer(unreliable.gate(), start=False)
+    stopped = threading.Event()
+    consumer.listen(stopped.set)
+    consumer.start()
+    stopped.clear()
+    unreliable.publish("a")
+    assert stopped.wait(SOON)
+    assert consumer.stop(SOON) == StopReport()
+    assert "cannot take from app:tasks and stops: take" in caplog.text
+    unreliable.driver.fail_in = fail_in
+    gate = unreliable.gate()
+    consumer._handler = gate
+    consumer.start()
+    unreliable.publish("b")
+    assert gate.entered() == ["b"]
+
+
+def test_a_driver_that_hands_over_too_much_breaks_nothing():
+    """What it was not asked for is handled too, and nothing is taken until that is done."""
+
+    class Greedy(MemoryDriver):
+        def attach(self, queue_id, limit):
+            attachment = super().attach(queue_id, limit)
+            take = attachment.take
+
+            def take_more(count):
+                assert count > 0
+                return take(count + 5)
+
+            attachment.take = take_more
+            return attachment
+
+    with Bench(Greedy()) as bench:
+        gate = bench.gate()
+        bench.publish(*range(20))
+        consumer = bench.consumer(gate, prefetch=1)
+        for number in range(20):
+            assert gate.entered() == [number]
+            gate.end()
+        assert consumer.stop(SOON) in (StopReport(), StopReport(acked=1))
+        assert consumer.info().acked == 20
+
+
 # -- everything at once ------------------------------------------------------------------
 
 

@@ -200,6 +200,48 @@ with runtime:
     assert (ended.code, ended.out, ended.err) == (0, "child 5\n", "")
 
 
+def test_child_forked_while_a_stack_is_read_can_read_stacks() -> None:
+    """Whatever another thread holds at the fork, a stop in the child names what still runs."""
+    ended = run_program(
+        """
+import gc, warnings
+from wippy_queue import worker
+warnings.simplefilter("ignore", DeprecationWarning)
+forking, reading = threading.Event(), threading.Event()
+os.register_at_fork(before=forking.set)
+
+def read():
+    with worker._COLLECTOR:
+        gc.disable()
+        reading.set()
+        forking.wait(10)
+        gc.enable()
+
+def handle(body):
+    entered.set()
+    forever.wait()
+
+reader = threading.Thread(target=read)
+reader.start()
+reading.wait(10)
+child = os.fork()
+if not child:
+    runtime.add_consumer("app:worker", queue="app:tasks", func=handle)
+    runtime.start()
+    runtime.publish("app:tasks", 1)
+    entered.wait(10)
+    try:
+        runtime.stop(0)
+    except StopTimeoutError as error:
+        os._exit(0 if gc.isenabled() and "in handle" in str(error) else 2)
+    os._exit(1)
+reader.join()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    )
+    assert (ended.code, ended.err) == (0, "")
+
+
 def test_child_that_only_publishes_starts_what_it_needs() -> None:
     """start(consumers=False) in the child is enough, also where no driver starts by itself."""
     ended = run_program(

@@ -484,6 +484,14 @@ def test_a_body_that_cannot_be_encoded_is_accounted_for(bench, wrong, accepted):
     assert bench.info() == (accepted, 0, 0)
 
 
+@pytest.mark.parametrize("body", ["hello", b"bytes", bytearray(b"hello"), {"to": "ada"}])
+def test_one_body_given_as_many_is_refused(bench, body):
+    """A text or a mapping is not published letter by letter, or key by key."""
+    with pytest.raises(TypeError, match="bodies takes an iterable with one body for each message"):
+        bench.publisher.publish_many(TASKS, body)
+    assert bench.info() == (0, 0, 0)
+
+
 def test_a_wrong_header_of_many_publishes_nothing(bench):
     """The headers of a batch are checked before any of it is handed over."""
     with pytest.raises(PublishError, match="reserved") as caught:

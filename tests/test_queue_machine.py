@@ -275,10 +275,10 @@ class TakesEarlyForGood(MemoryDriver):
 class AcksBeforeItPublishes(DeadLetters):
     """Removes a dead letter before it is back on its queue."""
 
-    def _replay(self, delivery: Delivery, *args: Any) -> None:
+    def _replay(self, delivery: Delivery, *args: Any, **kwargs: Any) -> None:
         delivery.ack()
         try:
-            super()._replay(delivery, *args)
+            super()._replay(delivery, *args, **kwargs)
         except AlreadySettledError:
             return
 
@@ -286,7 +286,7 @@ class AcksBeforeItPublishes(DeadLetters):
 class KeepsBookkeeping(DeadLetters):
     """Replays a message with what the library noted on it."""
 
-    def _replay(self, delivery: Delivery, target: str | None, timeout: float | None) -> None:
+    def _replay(self, delivery: Delivery, target: str | None, *args: Any, **kwargs: Any) -> None:
         assert target is not None
         self._ready(target).publish(target, [delivery.message], 0)
         delivery.ack()
@@ -295,7 +295,7 @@ class KeepsBookkeeping(DeadLetters):
 class ReplaysWithoutHeaders(DeadLetters):
     """Replays a message without the headers of its publisher."""
 
-    def _replay(self, delivery: Delivery, target: str | None, timeout: float | None) -> None:
+    def _replay(self, delivery: Delivery, target: str | None, *args: Any, **kwargs: Any) -> None:
         assert target is not None
         message = Message(delivery.message.id, delivery.message.body, {})
         self._ready(target).publish(target, [message], 0)

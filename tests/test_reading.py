@@ -4,13 +4,22 @@ import functools
 import json
 import queue
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
+from uuid import UUID
 
 import attrs
 import pytest
 from harness import DEAD, SOON, TASKS, Gate
 
-from wippy_queue import ConfigError, Consumer, MemoryDriver, Runtime, current_delivery
+from wippy_queue import (
+    ConfigError,
+    Consumer,
+    Delivery,
+    MemoryDriver,
+    Runtime,
+    current_delivery,
+)
 
 
 @attrs.frozen
@@ -38,6 +47,10 @@ class Even:
     def _is_even(self, _attribute, value):
         if value % 2:
             raise ValueError(f"{value} is odd")
+
+
+class Model:
+    """A class of some other library."""
 
 
 @pytest.fixture
@@ -122,11 +135,15 @@ def test_a_handler_gets_what_was_published(bench, seen):
         ("Mail", {"to": "ada"}, Mail("ada")),
         (dict[str, int], {"to": "ada"}, {"to": "ada"}),
         (int, "5", "5"),
+        (date, "2026-05-01", date(2026, 5, 1)),
+        (set[int], [1, 1, 2], {1, 2}),
+        (UUID | str, "ada", "ada"),
+        (Model | dict, {"to": "ada"}, {"to": "ada"}),
         (Any, {"to": 5}, {"to": 5}),
     ],
 )
 def test_annotations_of_bodies(bench, seen, annotation, body, made):
-    """Where there is a class in an annotation it is followed; others are hints for readers."""
+    """What no decoded value can be is made of it; other annotations are hints for readers."""
 
     def handle(body):
         seen.put(body)
@@ -160,6 +177,7 @@ def test_the_current_delivery_has_the_typed_body(bench, seen):
         (Mail, {"copies": 2}, "$.to: missing, and required"),
         (Mail, {"to": "a", "copy": 2}, "$.copy: unknown field; known are to, copies (did"),
         (Mail, [], "$: expected a mapping, got a list"),
+        (date, "soon", "$: expected a date (ISO 8601), got 'soon'"),
         (list[Mail], [{"to": "a"}, {"to": 5}], "$[1].to: expected text, got 5"),
         (Even, {"number": 3}, "$.number: 3 is odd"),
     ],
@@ -212,9 +230,27 @@ def unreadable(body: Unreadable):
     """Handle what no body is."""
 
 
+def foreign(body: Model):
+    """Handle what would be a mapping."""
+
+
+def foreign_many(body: list[Model]):
+    """Handle what would be mappings."""
+
+
+def delivered(body: Delivery):
+    """Handle what a handler asks for."""
+
+
 WRONG = [
     (nowhere, "func: the body of nowhere: expected a type that exists at run time"),
     (unreadable, "func: the body of unreadable: expected a type that bodies can be read as"),
+    (
+        foreign,
+        "func: the body of foreign: expected a type that bodies can be read as, such as an attrs",
+    ),
+    (foreign_many, "func: the body of foreign_many: expected a type that bodies can be read as"),
+    (delivered, "func: the body of delivered: expected a type that bodies can be read as"),
 ]
 
 
@@ -222,6 +258,13 @@ WRONG = [
 def test_an_annotation_that_no_body_can_be_read_as(func, said):
     """It is found when the consumer is made, with the function's name."""
     assert problem(lambda: Consumer(MemoryDriver(), TASKS, func)).startswith(said)
+
+
+def test_a_class_of_another_library():
+    """The error says what to annotate with instead."""
+    assert problem(lambda: Consumer(MemoryDriver(), TASKS, foreign)).endswith(
+        "such as an attrs class, a dataclass or dict (Model has no plain form), got type Model"
+    )
 
 
 def test_an_annotation_in_a_runtime():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wippy_queue.function import run
+from wippy_queue.function import handler_of, run
 from wippy_queue.reasons import LONGEST_REASON, bounded, reason_of
 
 
@@ -52,6 +52,27 @@ def test_a_reason_names_four_frames_at_most():
     reason = reason_of(failing(lambda body: dive(50)))
     assert reason.count(" at tests/test_reasons.py:") == 4
     assert reason.count("dive at ") == 4
+
+
+def test_frames_of_the_library_are_left_out():
+    """Those between a handler and an error that the library raised for it tell nothing."""
+
+    def handle(body):
+        handler_of("no function")
+
+    reason = reason_of(failing(handle))
+    assert reason.startswith(
+        "wippy_queue.fields.FieldError: expected a function, got 'no function'"
+    )
+    assert reason.count(" at ") == 1
+    assert " [handle at tests/test_reasons.py:" in reason
+
+
+def test_an_error_of_the_library_alone_has_no_frames():
+    """Where the handler is the library's own, the text has to do."""
+    assert reason_of(failing(handler_of)) == (
+        "wippy_queue.fields.FieldError: expected a function, got nothing"
+    )
 
 
 def test_an_endless_recursion_is_no_obstacle():

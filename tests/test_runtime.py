@@ -845,7 +845,7 @@ def test_what_is_held_is_there_after_the_next_start(runtime, gate):
     """A stop discards nothing yet: ready and delayed messages are handled later."""
     runtime.add_queue("app:slow", driver=MEMORY, retry={"initial_delay": "50ms"})
     consumer = runtime.add_consumer(WORKER, queue="app:slow", func=gate)
-    runtime.publish_many("app:slow", "abc")
+    runtime.publish_many("app:slow", [*"abc"])
     runtime.start()
     gate.end(raising(ValueError()))
     assert gate.entered(2) == ["a", "b"]
@@ -1064,6 +1064,69 @@ def test_drivers_that_do_not_stop_in_order_stop_nobody(notes, caplog):
     runtime.stop()
     assert sorted(notes[2:]) == ["stop a", "stop b"]
     assert caplog.text.count("did not stop in order") == 2
+
+
+def test_counts_that_a_driver_cannot_give_stop_no_stop(caplog):
+    """Neither what is drained nor the report of the stop depends on them."""
+
+    class Uncountable(MemoryDriver):
+        def get_queue_info(self, queue_id):
+            raise OSError("no counts")
+
+    runtime = Runtime()
+    runtime.add_driver(MEMORY, Uncountable())
+    runtime.add_queue(TASKS, driver=MEMORY)
+    consumer = runtime.add_consumer(WORKER, queue=TASKS, func=print)
+    runtime.start()
+    assert within(runtime.stop, SOON, drain=True) == StopReport()
+    assert not consumer.running
+    assert not runtime.drivers[MEMORY].running
+    assert "app:tasks cannot be drained" in caplog.text
+    assert "what app:tasks still holds is not known" in caplog.text
+
+
+def test_a_draining_stop_starts_nothing(notes):
+    """A driver that was stopped by hand has nothing that could be drained."""
+    runtime = Runtime()
+    runtime.add_driver(MEMORY, RecordingDriver(notes=notes))
+    runtime.add_queue(TASKS, driver=MEMORY)
+    runtime.add_consumer(WORKER, queue=TASKS, func=print)
+    runtime.start()
+    runtime.drivers[MEMORY].stop()
+    within(runtime.stop, SOON, drain=True)
+    assert notes.count("start driver") == 1
+
+
+def test_a_consumer_that_starts_during_the_stop_does_not_go_on():
+    """A start that a stop overtakes, too late for the stop to see it, is undone."""
+    stopping, go_on = threading.Event(), threading.Event()
+
+    class SlowDriver(MemoryDriver):
+        def stop(self, timeout=10.0):
+            stopping.set()
+            assert go_on.wait(SOON)
+            super().stop(timeout)
+
+    runtime = Runtime()
+    runtime.add_driver(MEMORY, SlowDriver())
+    runtime.add_queue(TASKS, driver=MEMORY)
+    runtime.start()
+    consumer = runtime.add_consumer(
+        WORKER, queue=TASKS, func=print, lifecycle={"auto_start": False}
+    )
+    start, stops = consumer._start, []
+
+    def late_start(**kwargs):
+        stops.append(in_thread(runtime.stop, SOON))
+        assert stopping.wait(SOON)
+        return start(**kwargs)
+
+    consumer._start = late_start
+    consumer.start()
+    go_on.set()
+    stops[0].result(SOON)
+    assert not consumer.running
+    consumer.stop(SOON)
 
 
 # -- drain -------------------------------------------------------------------------------

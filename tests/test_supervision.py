@@ -460,6 +460,53 @@ def test_the_wait_for_idle_names_a_driver_that_is_down(program: Any) -> None:
     in_thread(made.runtime.stop, HOUR, drain=True).result(SOON)
 
 
+@pytest.mark.parametrize("timeout", [None, HOUR])
+def test_the_wait_for_idle_ends_when_a_consumer_is_given_up(
+    program: Any, timeout: float | None
+) -> None:
+    """What it would have handled is named, and why nobody will; a stop drains without it."""
+    made = program(restart={"initial_delay": 0, "max_attempts": 1})
+    made.runtime.start()
+    made.runtime.wait_idle(SOON)
+    made.driver.taking = OSError("take failed")
+    made.runtime.publish(TASKS, 1, delay=0.05)
+    with pytest.raises(
+        UnavailableError,
+        match="app:tasks has 1 ready; app:worker does not run: OSError: take failed; given up",
+    ):
+        in_thread(made.runtime.wait_idle, timeout).result(SOON)
+    assert not made.runtime._supervisor._listeners
+    in_thread(made.runtime.stop, HOUR, drain=True).result(SOON)
+
+
+def test_the_wait_for_idle_ends_when_a_driver_is_given_up(program: Any) -> None:
+    """All that needs it waits in vain, until somebody starts it."""
+    made = program(restart={"initial_delay": 0, "max_attempts": 2})
+    made.runtime.start()
+    made.runtime.publish(TASKS, 1, delay=HOUR)
+    waiting = in_thread(made.runtime.wait_idle, None)
+    made.driver.starting = [UnavailableError("down")] * 2
+    made.driver.fail(OSError("a thread died"))
+    with pytest.raises(UnavailableError, match=r"app:memory does not run: .*down; given up$"):
+        waiting.result(SOON)
+
+
+def test_a_consumer_that_is_given_up_does_not_matter_beside_another(program: Any) -> None:
+    """As long as one consumer of a queue runs, its messages are waited for."""
+    made = program(restart={"initial_delay": 0, "max_attempts": 1})
+    made.runtime.start()
+    made.fails_in_take()
+    made.failed(WORKER)
+    made.driver.taking = None
+    gate = Gate()
+    made.runtime.add_consumer("app:second", queue=TASKS, func=gate)
+    assert gate.entered() == ["bad"]
+    with pytest.raises(TimeoutError, match="app:tasks has 1 in flight, 1 running"):
+        made.runtime.wait_idle(0)
+    gate.end()
+    made.runtime.wait_idle(SOON)
+
+
 def test_a_driver_that_fails_without_a_runtime_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """Nobody restarts it, and the log has it."""
     MemoryDriver().fail(OSError("a thread died"))
@@ -562,6 +609,7 @@ def test_a_failure_while_it_is_being_started_counts_once(program: Any) -> None:
     made.settle()
     case = made.runtime._supervisor.case(MEMORY)
     assert case.failures == 3
+    assert case.meanwhile is None
     assert not made.driver.running
 
 

@@ -23,6 +23,7 @@ from wippy_queue import (
     Cancelled,
     CodecError,
     ConfigError,
+    Consumer,
     MemoryDriver,
     NoDeliveryError,
     NotBoundError,
@@ -206,14 +207,16 @@ def test_a_task_of_a_script_is_of_main(folder):
 def test_a_callable_without_a_name_of_its_own_needs_one(tasks):
     """A partial function, for example, has no place."""
     part = functools.partial(lambda a, b: a + b, 1)
-    assert 'expected a name, as in @tasks.task(name="...")' in problem(tasks.task, part)
+    said = 'expected a name, as in @tasks.task(name="..."), because it has no name of its own'
+    assert said in problem(tasks.task, part)
     assert tasks.task(name="add")(part)(2) == 3
 
 
 def test_a_function_of_no_module_needs_a_name(tasks):
     """What ``exec`` makes without a name for its module has no place either."""
     names = {"tasks": tasks, "__builtins__": builtins, "__name__": None}
-    assert "expected a name, as in" in problem(exec, TASK, names)
+    said = 'name="..."), because it has no module, got function welcome'
+    assert said in problem(exec, TASK, names)
 
 
 async def coroutine_function():
@@ -237,12 +240,80 @@ def generator_function():
         (async_generator_function, "async_generator_function is async"),
         (generator_function, "generator_function is a generator function"),
         (5, "expected a function, got 5"),
+        ("report", "a function; a name is given as @tasks.task(name=\"...\"), got 'report'"),
     ],
 )
 def test_what_cannot_be_a_task(tasks, func, said):
     """What would not have ended when its call returns is refused by the decorator."""
     assert said in problem(tasks.task, func)
     assert tasks.names == ()
+
+
+class Shop:
+    """A class with functions that could be tasks, and others."""
+
+    def method(self, day: int):
+        """Need a shop."""
+
+    @functools.wraps(method)
+    def wrapped(*args):
+        """Need a shop too."""
+
+    def of_class(cls):  # noqa: N805
+        """Need the class."""
+
+    def function(day: int):  # noqa: N805
+        """Need nothing."""
+
+    @staticmethod
+    def static(day: int):
+        """Need nothing."""
+
+    def take(self):
+        """Return a function that needs nothing, whatever its argument is called."""
+
+        def inner(self): ...
+
+        return inner
+
+
+@pytest.mark.parametrize(
+    ("func", "missing"),
+    [(Shop.method, "self"), (Shop.wrapped, "self"), (Shop.of_class, "cls")],
+    ids=["method", "wrapped", "of class"],
+)
+def test_a_method_cannot_be_a_task(tasks, func, missing):
+    """Its calls would need an instance, which no message has."""
+    said = problem(tasks.task, func)
+    assert f"a function outside of a class, because no message can carry {missing}, got" in said
+    assert tasks.names == ()
+
+
+@pytest.mark.parametrize(
+    "func",
+    [Shop.function, Shop.static, Shop().method, Shop().take(), do_nothing],
+    ids=["function", "static", "bound", "inner", "of a module"],
+)
+def test_what_needs_no_instance_can_be_a_task(tasks, func):
+    """Where it was written does not matter, nor what its arguments are called."""
+    assert tasks.task(func).func == func
+
+
+@pytest.mark.parametrize(
+    "func", [lambda: None, lambda body: None, lambda one, two: None], ids=["none", "one", "two"]
+)
+def test_a_task_is_no_handler(tasks, func):
+    """It is its tasks together that a consumer runs."""
+    task = tasks.task(name="work")(func)
+    said = problem(lambda: Consumer(MemoryDriver(), TASKS, task))
+    assert said.startswith("func: expected the Tasks that it is a task of, as in func=tasks or")
+
+
+def test_a_task_is_no_handler_in_a_configuration(folder):
+    """The entry that names it is shown."""
+    write(folder, "tasks_mod_shop.py", TASK)
+    said = problem(Runtime.from_yaml, YAML.replace("shop:tasks", "shop:welcome"))
+    assert "app:handle: callable: expected the Tasks that it is a task of, as in" in said
 
 
 @pytest.mark.parametrize("name", ["", " ", 5])
@@ -846,8 +917,14 @@ def test_bind(loose):
 
 def test_bind_of_a_task(loose):
     """It is the tasks together that are bound."""
-    with pytest.raises(TypeError, match="bind takes what tasks were registered with, a Tasks, got"):
+    with pytest.raises(TypeError, match="bind takes what tasks were registered with, a Tasks, or"):
         runtime_with(TASKS).bind(loose.task(do_nothing))
+
+
+def test_bind_of_a_list(loose):
+    """The error says how several are given."""
+    with pytest.raises(TypeError, match=r"as in bind\(\*tasks\), got \[Tasks\("):
+        runtime_with(TASKS).bind([loose])
 
 
 def test_a_consumer_binds_its_tasks(loose):

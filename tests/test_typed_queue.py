@@ -173,7 +173,8 @@ def test_a_body_that_nobody_could_read(runtime, kind, body, said):
     assert str(caught.value).startswith(said)
     with pytest.raises(PublishError) as many:
         mails.publish_many([body])
-    assert f"body 0, counted from 0: {said}" in str(many.value)
+    assert str(many.value).startswith(f"body 0, counted from 0: {said}")
+    assert isinstance(many.value.__cause__, CodecError)
     assert not ready(runtime)
 
 
@@ -184,6 +185,13 @@ def test_a_bad_body_among_many(runtime):
     with pytest.raises(PublishError, match="body 150, counted from 0:") as caught:
         mails.publish_many(Mail("ada" if number < 150 else 5) for number in range(200))
     assert len(caught.value.accepted) == mails.info().ready == 100
+
+
+def test_one_body_as_many(runtime):
+    """A text is one body, not one for each letter."""
+    with pytest.raises(TypeError, match="bodies takes an iterable with one body for each message"):
+        runtime.queue(TASKS, str).publish_many("hello")
+    assert not runtime.info(TASKS).ready
 
 
 # -- making one --------------------------------------------------------------------------

@@ -553,7 +553,8 @@ class Consumer:
             if has_permit:
                 has_permit = False
                 self._permits.release()
-            if self._credits and not current.fetching:
+            # Below 0 where a driver has handed over more than it was asked for.
+            if self._credits > 0 and not current.fetching:
                 current.fetching = True
                 free, self._credits = self._credits, 0
                 self._wake()
@@ -583,16 +584,16 @@ class Consumer:
         if current is None or not current.idle or current.waking:
             return
         can_handle = self._buffer and len(self._running) < self.config.concurrency
-        if can_handle or (self._credits and not current.fetching):
+        if can_handle or (self._credits > 0 and not current.fetching):
             current.waking = True
             current.work.put(None)
 
     def _fetch(self, current: _Run, free: int) -> None:
         """Take up to ``free`` deliveries into the buffer."""
         try:
-            taken = current.attachment.take(free)
-            failure: Exception | None = None
-        except Exception as error:  # noqa: BLE001 - the consumer must not end unnoticed
+            taken = list(current.attachment.take(free))
+            failure: BaseException | None = None
+        except BaseException as error:  # noqa: BLE001 - the consumer must not end unnoticed
             taken, failure = [], error
         with self._lock:
             self._credits += free - len(taken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any
 
 import attrs
@@ -14,6 +14,17 @@ from .fields import FieldError
 Handler = Callable[[Any], object]
 
 
+class NoHandler:
+    """
+    What can be called but is not what a consumer runs.
+
+    Attributes:
+        instead: What a consumer runs, and how it is given.
+    """
+
+    instead: str
+
+
 def handler_of(func: object) -> Handler:
     """
     Check that a consumer can run ``func`` and return it.
@@ -22,9 +33,11 @@ def handler_of(func: object) -> Handler:
         func: A callable that takes one positional argument, the body.
 
     Raises:
-        FieldError: It is not callable, is a coroutine or generator function, or cannot be
-            called with one positional argument.
+        FieldError: It is not callable, is a coroutine or generator function, cannot be
+            called with one positional argument, or is a ``NoHandler``.
     """
+    if isinstance(func, NoHandler):
+        raise FieldError(func.instead, func)
     made = synchronous(func)
     name = function_name(made)
     try:
@@ -126,11 +139,6 @@ def run(handler: Handler, body: Any, is_stopped: Callable[[], bool]) -> Outcome:
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything
         # What a signal raises that is asked for its reason or delay comes here too.
         return Fail(error)
-
-
-def call(func: Callable[..., object], args: Iterable[Any], kwargs: Mapping[str, Any]) -> object:
-    """Call what a handler hands its work on to; its traceback is cut off here, as at ``run``."""
-    return func(*args, **kwargs)
 
 
 def _judge(result: object) -> Outcome:

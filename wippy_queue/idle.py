@@ -6,10 +6,13 @@ import enum
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from .consumer import Consumer
 from .driver import QueueInfo
 from .errors import UnavailableError
+from .ids import EntryId
+from .log import logger
 
 
 class Quiet(enum.Enum):
@@ -19,11 +22,25 @@ class Quiet(enum.Enum):
     READY_AND_IN_FLIGHT = "ready and in flight; delayed messages stay"
 
 
+class Hope(Protocol):
+    """Knows which consumers will not run again by themselves."""
+
+    def given_up(self, consumer: Consumer) -> str:
+        """Say why a consumer takes nothing more; empty where it does, or will."""
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called whenever ``given_up`` may have changed."""
+
+    def unlisten(self, callback: Callable[[], None]) -> None:
+        """Take a listener back."""
+
+
 def wait_until_quiet(
     quiet: Quiet,
     consumers: Iterable[Consumer],
     info_of: Callable[[Consumer], QueueInfo],
     deadline: float | None,
+    hope: Hope,
 ) -> list[str]:
     """
     Wait until, at one moment, the running consumers and their queues have nothing left.
@@ -33,32 +50,37 @@ def wait_until_quiet(
         consumers: The consumers; those that do not run do not count.
         info_of: Tells the counts of a consumer's queue.
         deadline: On the monotonic clock; ``None`` waits without end.
+        hope: Knows for which queues waiting is vain, as all their consumers were given up.
 
     Returns:
         What is left at the deadline, a line for each queue; empty when all is gone.
+
+    Raises:
+        UnavailableError: Waiting for everything, where it is vain for something that is left.
     """
     consumers = list(consumers)
     changed = threading.Event()
-    for consumer in consumers:
-        consumer.listen(changed.set)
+    sources: list[Consumer | Hope] = [*consumers, hope]
+    for source in sources:
+        source.listen(changed.set)
     try:
         while True:
             changed.clear()
-            left = _left(quiet, consumers, info_of)
+            left = _left(quiet, consumers, info_of, hope)
             if not left:
                 return left
             remaining = None if deadline is None else deadline - time.monotonic()
             if remaining is not None and remaining <= 0:
                 return left
-            # Woken whenever a consumer holds nothing any more, and by its stop.
+            # Woken whenever a consumer holds nothing any more, is stopped or is given up.
             changed.wait(remaining and min(remaining, threading.TIMEOUT_MAX))
     finally:
-        for consumer in consumers:
-            consumer.unlisten(changed.set)
+        for source in sources:
+            source.unlisten(changed.set)
 
 
 def _left(
-    quiet: Quiet, consumers: list[Consumer], info_of: Callable[[Consumer], QueueInfo]
+    quiet: Quiet, consumers: list[Consumer], info_of: Callable[[Consumer], QueueInfo], hope: Hope
 ) -> list[str]:
     """
     Say what is left.
@@ -68,7 +90,13 @@ def _left(
     the two, so all was quiet then.
     """
     while True:
-        running = [consumer for consumer in consumers if consumer.wanted]
+        wanted = [consumer for consumer in consumers if consumer.wanted]
+        stranded = {
+            each: why for each in wanted if (why := hope.given_up(each)) and not _holds(each)
+        }
+        running = [each for each in wanted if each not in stranded]
+        if quiet is Quiet.EVERYTHING:
+            _refuse_stranded(stranded, {each.config.queue for each in running}, info_of)
         settled = _settled(running)
         for _ in range(2):
             left = [text for each in running if (text := _look(quiet, each, info_of))]
@@ -78,12 +106,34 @@ def _left(
             return []
 
 
+def _holds(consumer: Consumer) -> bool:
+    info = consumer.info()
+    return bool(info.running or info.buffered)
+
+
+def _refuse_stranded(
+    stranded: dict[Consumer, str], served: set[EntryId], info_of: Callable[[Consumer], QueueInfo]
+) -> None:
+    """Raise where something is left for consumers that were given up, and for no other."""
+    for consumer, why in stranded.items():
+        queue = consumer.config.queue
+        text = "" if queue in served else _look(Quiet.EVERYTHING, consumer, info_of)
+        if text:
+            raise UnavailableError("; ".join(dict.fromkeys([text, why])), queue=queue)
+
+
 def _look(quiet: Quiet, consumer: Consumer, info_of: Callable[[Consumer], QueueInfo]) -> str:
     try:
         return _describe(quiet, consumer, info_of(consumer))
     except UnavailableError as error:
         # What is out of reach cannot be drained; nor is it known to be idle.
         return str(error) if quiet is Quiet.EVERYTHING else ""
+    except Exception:
+        if quiet is Quiet.EVERYTHING:
+            raise
+        # Whatever a driver raises must not keep a stop from going on.
+        logger.exception("%s cannot be drained", consumer.config.queue)
+        return ""
 
 
 def _settled(consumers: list[Consumer]) -> int:

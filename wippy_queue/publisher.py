@@ -15,7 +15,7 @@ from .errors import Cancelled, CodecError, PublishError
 from .fields import check_timeout
 from .message import EXPIRES_AT, TIMESTAMP, HeaderValue, Message, is_reserved
 from .message_ids import MessageIds
-from .publishing import QUEUE_TIMEOUT, Timeout, check_delay, check_ttl
+from .publishing import QUEUE_TIMEOUT, Timeout, check_delay, check_ttl, each_of
 from .queues import QueueConfig
 
 BATCH: Final = 100
@@ -108,7 +108,8 @@ class Publisher:
 
         Args:
             queue_id: A declared queue.
-            bodies: Any iterable, read as it is published, longer than ``max_length`` too.
+            bodies: Any iterable, read as it is published, longer than ``max_length`` too; no
+                text, bytes or mapping, each of which is one body.
             headers: The headers of each message.
             delay: Like that of ``publish``, from its batch on.
             ttl: Like that of ``publish``, from its batch on.
@@ -121,10 +122,11 @@ class Publisher:
             PublishError: Or one of its kinds, as ``publish`` raises them; ``accepted``,
                 ``refused`` and ``unknown`` tell all ids. A body that cannot be encoded raises
                 it too, from the ``CodecError``. Bodies behind the failed batch are not read.
+            TypeError: ``bodies`` is one body.
         """
         config = self._driver.queue_config(queue_id)
         accepted: list[str] = []
-        remaining = iter(bodies)
+        remaining = each_of(bodies)
         while chunk := _read(remaining, queue_id, accepted):
             try:
                 expires = None if ttl is None else _expiry(ttl)
@@ -192,9 +194,10 @@ def _read(bodies: Iterator[Any], queue_id: str, accepted: list[str]) -> list[Any
     try:
         return list(itertools.islice(bodies, BATCH))
     except Exception as error:
+        reading = f"{queue_id}: reading the bodies failed: {error!r}"
+        said = str(error) if isinstance(error, CodecError) else reading
         raise PublishError(
-            f"{queue_id}: reading the bodies failed: {error!r}; {len(accepted)} messages before "
-            "this batch were accepted",
+            f"{said}; {len(accepted)} messages before its batch were accepted",
             queue=queue_id,
             accepted=accepted,
         ) from error

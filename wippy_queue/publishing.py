@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
-from .fields import LONGEST_DURATION
+from .fields import LONGEST_DURATION, describe
 from .message import HeaderValue
 
 
@@ -37,6 +37,16 @@ class Publishes(Protocol):
         timeout: Timeout = QUEUE_TIMEOUT,
     ) -> str:
         """Put a message on a queue and return its id."""
+
+
+def each_of(bodies: Iterable[Any]) -> Iterator[Any]:
+    """Return an iterator of many bodies. Raises ``TypeError`` for what is one body by itself."""
+    if isinstance(bodies, str | bytes | bytearray | Mapping):
+        raise TypeError(
+            f"bodies takes an iterable with one body for each message, got {describe(bodies)}; "
+            "publish(...) takes one body"
+        )
+    return iter(bodies)
 
 
 def check_delay(delay: object) -> None:

@@ -17,7 +17,7 @@ LONGEST_ERROR: Final = 600
 FRAMES: Final = 4
 """How many frames of an exception are named, the innermost first."""
 
-_OUR_FILE: Final = run.__code__.co_filename
+_OUR_FOLDER: Final = run.__code__.co_filename.removesuffix("function.py")
 # Exceptions may hold half surrogates, such as of file names, and control characters; not every
 # broker carries those.
 _UNCARRIED: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -42,11 +42,10 @@ def reason_of(error: BaseException | None) -> str:
 
 
 def _frames_of(trace: TracebackType | None) -> list[str]:
-    """Name the last frames, the innermost first, from the handler on."""
+    """Name the last frames, the innermost first, without those of this library."""
     # Not by extract_tb, which reads the sources and may fail in that.
     stack = [(frame.f_code, line) for frame, line in traceback.walk_tb(trace)]
-    ours = [index for index, (code, _) in enumerate(stack) if code.co_filename == _OUR_FILE]
-    frames = stack[ours[-1] + 1 if ours else 0 :]
+    frames = [each for each in stack if not each[0].co_filename.startswith(_OUR_FOLDER)]
     return [
         f"{code.co_name} at {_short(code.co_filename)}:{line}"
         for code, line in frames[: -FRAMES - 1 : -1]

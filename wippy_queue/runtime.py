@@ -266,7 +266,10 @@ class Runtime:
         """
         for each in tasks:
             if not isinstance(each, Tasks):
-                raise TypeError(f"bind takes what tasks were registered with, a Tasks, got {each}")
+                raise TypeError(
+                    "bind takes what tasks were registered with, a Tasks, or several of them as "
+                    f"in bind(*tasks), got {each!r}"
+                )
             self._parts.queue(each.queue)
             each.check()
         for each in tasks:
@@ -517,6 +520,8 @@ class Runtime:
 
     def _consumer_started(self, consumer_id: str, reports: int) -> None:
         self._supervisor.runs(consumer_id, reports)
+        if self._stopped:  # by a stop that came during this start, and did not see it
+            self._parts.consumers[consumer_id].request_stop()
 
     def _consumer_stopped(self, consumer_id: str) -> None:
         if not self._forked():
@@ -572,7 +577,14 @@ class Runtime:
             consumer.refuse_own_handler()
         self._state = State.STOPPING
         if drain:
-            wait_until_quiet(Quiet.READY_AND_IN_FLIGHT, consumers, self._info_of, deadline)
+            wait_until_quiet(
+                Quiet.READY_AND_IN_FLIGHT,
+                consumers,
+                # Not info, which starts what does not run.
+                lambda each: self._parts.info(each.config.queue),
+                deadline,
+                self._starter,
+            )
         self.request_stop()
         stopping = Stopping(self._parts, deadline)
         stopping.consumers(consumers)
@@ -626,17 +638,22 @@ class Runtime:
         Raises:
             TimeoutError: Something was left; the text names it, and when the next delayed
                 message falls due.
+            UnavailableError: Something is left whose consumers, or their driver, have failed
+                and are not started again by themselves.
         """
         self._check_process()
         check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         consumers = list(self._parts.consumers.values())
-        left = wait_until_quiet(Quiet.EVERYTHING, consumers, self._info_of, deadline)
+        left = wait_until_quiet(
+            Quiet.EVERYTHING,
+            consumers,
+            lambda each: self.info(each.config.queue),
+            deadline,
+            self._starter,
+        )
         if left:
             raise TimeoutError(f"not idle after {timeout:g} s: {'; '.join(left)}")
-
-    def _info_of(self, consumer: Consumer) -> QueueInfo:
-        return self.info(consumer.config.queue)
 
     def __enter__(self) -> Self:
         """Start."""

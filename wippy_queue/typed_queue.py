@@ -14,7 +14,7 @@ from .errors import CodecError, ConfigError
 from .fields import FieldError, describe
 from .ids import EntryId
 from .message import HeaderValue
-from .publishing import QUEUE_TIMEOUT, Timeout
+from .publishing import QUEUE_TIMEOUT, Timeout, each_of
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -98,12 +98,13 @@ class TypedQueue(Generic[T]):
         Raises:
             PublishError: Or one of its kinds; from a ``CodecError`` where a body is no such value.
                 Nothing of its batch was sent; ``accepted`` has the ids of those before.
+            TypeError: ``bodies`` is one body.
         """
         return self._runtime.publish_many(
-            self.id, self._checked(bodies), headers, delay=delay, ttl=ttl, timeout=timeout
+            self.id, self._checked(each_of(bodies)), headers, delay=delay, ttl=ttl, timeout=timeout
         )
 
-    def _checked(self, bodies: Iterable[T]) -> Iterator[T]:
+    def _checked(self, bodies: Iterator[T]) -> Iterator[T]:
         for index, body in enumerate(bodies):
             try:
                 self._check(body)

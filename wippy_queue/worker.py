@@ -196,7 +196,13 @@ class Worker:
 
 
 # Guards the switch of the garbage collector in _frames_of.
-_COLLECTOR = threading.Lock()
+_COLLECTOR = threading.RLock()
+# A child that is forked meanwhile would find it held by nobody, and no collector.
+os.register_at_fork(
+    before=_COLLECTOR.acquire,
+    after_in_parent=_COLLECTOR.release,
+    after_in_child=_COLLECTOR.release,
+)
 
 
 def describe(handling: Handling, consumer: str) -> RunningMessage:

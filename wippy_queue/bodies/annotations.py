@@ -21,6 +21,7 @@ ANY = (Any, object)
 UNIONS = (Union, UnionType)
 FORMS = {**LEAVES, NoneType: "nothing", list: "a list", dict: "a mapping"}
 """What JSON can write, and how errors call it."""
+_DECODED: tuple[Any, ...] = ({}, [], "", 0, 0.0, True, None)
 _WRAPPERS = (Annotated, Final, typing.ClassVar, typing.Required, typing.NotRequired)
 
 
@@ -111,6 +112,22 @@ def _is_mapping(origin: Any) -> bool:
 def is_leaf(origin: Any) -> bool:
     """Return whether it is a type that JSON has, or a subclass of one."""
     return isinstance(origin, type) and issubclass(origin, tuple(LEAVES))
+
+
+def is_decoded(origin: Any) -> bool:
+    """
+    Return whether decoded values may be of a type as they are.
+
+    ``dict``, ``Mapping`` and ``TypedDict`` are such types, ``tuple`` and ``datetime`` are not.
+    What is no class, such as a type variable, may be anything, and so may a protocol.
+    """
+    is_open = any(origin is each for each in ANY) or getattr(origin, "_is_protocol", False)
+    if is_open or not isinstance(origin, type) or typing.is_typeddict(origin):
+        return True
+    try:
+        return any(isinstance(value, origin) for value in _DECODED)
+    except Exception:  # noqa: BLE001 - a metaclass may raise anything
+        return True
 
 
 def has_variables(kind: Any) -> bool:

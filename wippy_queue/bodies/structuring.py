@@ -12,6 +12,7 @@ import itertools
 import sys
 import typing
 from collections.abc import Callable
+from types import NoneType
 from typing import Any
 
 import attrs
@@ -20,7 +21,7 @@ from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from ..errors import CodecError, ConfigError, printable
 from ..fields import FieldError
 from ..structure import Path, problems
-from .annotations import bare, is_class, name_of
+from .annotations import UNIONS, bare, is_class, is_decoded, name_of
 from .hooks import BodyConverter
 from .plain import unstructure
 
@@ -69,7 +70,11 @@ def structurer(annotation: Any, *, path: Path = ("$",)) -> Callable[[Any], Any]:
         hook = BodyConverter().get_structure_hook(annotation)
     except StructureHandlerNotFoundError as error:
         found = annotation if isinstance(annotation, type) else name_of(annotation)
-        raise FieldError(f"a type that bodies can be read as ({error})", found) from None
+        raise FieldError(
+            "a type that bodies can be read as, such as an attrs class, a dataclass or dict "
+            f"({error})",
+            found,
+        ) from None
 
     def structured(value: Any) -> Any:
         try:
@@ -99,10 +104,11 @@ def body_type(func: Callable[..., Any]) -> Any:
     """
     Return the type that a handler wants its body as, or ``None`` for the decoded value.
 
-    That is the annotation of its first positional parameter where an attrs class or a dataclass
-    is anywhere in it: ``Mail``, ``list[Mail]``, ``Mail | None``. Others, such as
-    ``dict[str, Any]``, ``str`` or a ``TypedDict``, are hints for readers and type checkers about
-    the decoded value, which comes unchecked.
+    That is the annotation of its first positional parameter where anything in it is a type that
+    no decoded value has: ``Mail``, ``list[Mail]``, ``datetime``, ``UUID | None``. Others, such as
+    ``dict[str, Any]``, ``str``, a ``TypedDict`` or a protocol, are hints for readers and type
+    checkers about the decoded value, which comes unchecked. So is a union of which the decoded
+    value may be a member and whose others cannot be told from it: ``UUID | str``.
 
     Args:
         func: A function, method, class, ``functools.partial`` or an object with ``__call__``.
@@ -122,7 +128,7 @@ def body_type(func: Callable[..., Any]) -> Any:
     if body is None or any(body.annotation is each for each in _UNTYPED):
         return None
     annotation = resolved(body.annotation, func)
-    return annotation if _has_class(annotation) else None
+    return annotation if _is_typed(annotation) else None
 
 
 _POSITIONAL = (
@@ -170,6 +176,22 @@ def _globals_of(func: Any) -> dict[str, Any]:
             return {}
 
 
+def _is_typed(annotation: Any, seen: tuple[Any, ...] = ()) -> bool:
+    """Return whether a decoded value must be read to become what an annotation says."""
+    kind = bare(annotation)
+    if any(kind is each for each in seen):  # a recursive alias
+        return False
+    origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin is typing.Literal:
+        return not all(is_decoded(type(option)) for option in parts)
+    typed = [part for part in parts if _is_typed(part, (*seen, kind))]
+    if origin in UNIONS:
+        is_plain = len(typed) < sum(part is not NoneType for part in parts)
+        # What is told from the plain ones is read; for what is not, the decoded value will do.
+        return bool(typed) and (not is_plain or any(map(_has_class, typed)) or _is_readable(kind))
+    return bool(typed) or is_class(origin) or not is_decoded(origin)
+
+
 def _has_class(annotation: Any, seen: tuple[Any, ...] = ()) -> bool:
     kind = bare(annotation)
     if any(kind is each for each in seen):  # a recursive alias
@@ -178,3 +200,11 @@ def _has_class(annotation: Any, seen: tuple[Any, ...] = ()) -> bool:
     return is_class(origin) or any(
         _has_class(part, (*seen, kind)) for part in typing.get_args(kind)
     )
+
+
+def _is_readable(annotation: Any) -> bool:
+    try:
+        structurer(annotation)
+    except FieldError:
+        return False
+    return True

@@ -159,8 +159,8 @@ class MemoryQueue(queue.Queue[_Stored]):
         if self.maxsize:
             end = min(end, start + max(0, self.maxsize - len(self.queue) - len(self._delayed)))
         if end > start:
-            # What is due by now comes before what is published now.
-            self._fall_due()
+            if self._delayed:
+                self._fall_due()  # what is due by now comes before what is published now
             places = self._places
             added = [_Stored(message, next(places)) for message in messages[start:end]]
             self.unfinished_tasks += end - start

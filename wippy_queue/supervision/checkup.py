@@ -115,14 +115,8 @@ class CheckUp:
         if case.phase is Phase.TRYING:
             return State.STARTING
         if case.phase is Phase.BLOCKED:
-            return State.FAILED if self._is_hopeless(case) else State.STARTING
+            return State.FAILED if self._supervisor.given_up(case.needs) else State.STARTING
         return State.FAILED
-
-    def _is_hopeless(self, case: Case) -> bool:
-        """Whether a part waits for one that was given up, perhaps through others."""
-        while case.phase is Phase.BLOCKED:
-            case = self._case(case.needs)
-        return case.phase is Phase.GIVEN_UP
 
     def _problems(
         self, drivers: dict[str, DriverHealth], consumers: dict[str, ConsumerHealth]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from ..consumer import Consumer
 from ..log import logger
 from ..parts import Parts
 from .driver_part import DriverPart, declare
@@ -32,6 +33,21 @@ class Starter:
         self.supervisor.begin()
         for part in self._parts.drivers.values():
             part.begin()
+
+    # -- what waits for consumers asks ---------------------------------------------------
+
+    def given_up(self, consumer: Consumer) -> str:
+        """Say why a consumer takes nothing more; empty where it does, or will."""
+        driver_id = str(self._parts.queue(consumer.config.queue).driver)
+        return self.supervisor.given_up(consumer.id) or self.supervisor.given_up(driver_id)
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called whenever ``given_up`` may have changed."""
+        self.supervisor.listen(callback)
+
+    def unlisten(self, callback: Callable[[], None]) -> None:
+        """Take a listener back."""
+        self.supervisor.unlisten(callback)
 
     # -- by a call of the user, under the runtime's lock --------------------------------
 

@@ -93,7 +93,11 @@ class Stopping:
         for queue_id, config in self._parts.all_queues().items():
             if self._parts.driver_of(queue_id).features(config).durable:
                 continue
-            info = self._parts.info(queue_id)
+            try:
+                info = self._parts.info(queue_id)
+            except Exception:  # noqa: BLE001 - whatever a driver raises, the report is due
+                logger.exception("what %s still holds is not known", queue_id)
+                continue
             kept = (info.ready or 0) + (info.delayed or 0)
             if kept:
                 logger.warning(

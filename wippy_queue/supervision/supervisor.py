@@ -65,6 +65,7 @@ class Supervisor:
         self._thread: threading.Thread | None = None
         # Whether the thread looks again before it ends.
         self._active = False
+        self._listeners: list[Callable[[], None]] = []
 
     # -- what parts and their runtime tell ---------------------------------------------
 
@@ -157,6 +158,26 @@ class Supervisor:
         case = self._cases.get(part_id)
         return case is not None and case.down and case.phase is not Phase.GIVEN_UP
 
+    def given_up(self, part_id: str) -> str:
+        """Say why a part will not run unless somebody starts it; empty where that is not so."""
+        with self._changed:
+            case = self._cases.get(part_id)
+            while case is not None and case.phase is Phase.BLOCKED:
+                part_id, case = case.needs, self._cases.get(case.needs)
+            if case is None or case.phase is not Phase.GIVEN_UP:
+                return ""
+            return f"{part_id} does not run: {case.describe()}"
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Have ``callback``, which must not block, called when ``given_up`` may have changed."""
+        with self._changed:
+            self._listeners.append(callback)
+
+    def unlisten(self, callback: Callable[[], None]) -> None:
+        """Take a listener back."""
+        with self._changed:
+            self._listeners.remove(callback)
+
     # -- decisions, all with the lock --------------------------------------------------
 
     def _note(self, part_id: str, error: BaseException, *, tried: bool = False) -> tuple[str, bool]:
@@ -172,6 +193,7 @@ class Supervisor:
         if case.phase in (Phase.DUE, Phase.GIVEN_UP):
             return "it had failed before", False
         outcome = self._judge(part_id, case, error)
+        self._tell()
         return outcome, not case.pending
 
     def _judge(self, part_id: str, case: Case, error: BaseException) -> str:
@@ -201,6 +223,11 @@ class Supervisor:
         if not self.is_down(needs):
             case.phase, case.due = Phase.DUE, time.monotonic()
             self._wake()
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _recovered(self, part_id: str, case: Case) -> None:
         """Note that a part runs, and have those that wait for it started."""
@@ -283,9 +310,11 @@ class Supervisor:
         except BaseException as error:  # noqa: BLE001 - no failure may end the supervisor
             failure = error
         with self._changed:
+            # Not kept: its traceback leads to everything that was at hand.
+            meanwhile, case.meanwhile = case.meanwhile, None
             if not wanted():
                 return
-            failure = failure or case.meanwhile
+            failure = failure or meanwhile
             outcome, final = "", False
             if failure is not None:
                 outcome, final = self._note(part_id, failure, tried=True)

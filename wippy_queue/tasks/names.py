@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import attrs
 
 from ..fields import FieldError
+from ..function import synchronous
 from ..functions.python import lasting_name
 
 
@@ -45,11 +47,25 @@ class Origin:
         return same and (self.file is None or self.run is not other.run)
 
 
+def check_function(func: object) -> None:
+    """Raise ``FieldError`` for what cannot be a task."""
+    if isinstance(func, str):
+        raise FieldError('a function; a name is given as @tasks.task(name="...")', func)
+    written: Any = inspect.unwrap(synchronous(func))
+    if not inspect.isfunction(written):  # such as a bound method, which has its self
+        return
+    place = written.__qualname__.rpartition(".")[0]
+    first = written.__code__.co_varnames[: written.__code__.co_argcount][:1]
+    if place and not place.endswith("<locals>") and first in (("self",), ("cls",)):
+        raise FieldError(
+            f"a function outside of a class, because no message can carry {first[0]}", func
+        )
+
+
 def default_name(func: Callable[..., object]) -> str:
     """Return ``module:qualname``. Raises ``FieldError`` for what has no name of its own."""
-    qualname = getattr(func, "__qualname__", None)
-    if qualname is None or getattr(func, "__module__", None) is None:
-        raise FieldError(
-            'a name, as in @tasks.task(name="..."), for what has none of its own', func
-        )
-    return f"{Origin.of(func).module}:{qualname}"
+    place = [getattr(func, each, None) for each in ("__module__", "__qualname__")]
+    if None in place:
+        lacks = "module" if place[1] else "name of its own"
+        raise FieldError(f'a name, as in @tasks.task(name="..."), because it has no {lacks}', func)
+    return f"{Origin.of(func).module}:{place[1]}"

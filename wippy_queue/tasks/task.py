@@ -8,6 +8,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
 
+from ..function import NoHandler
 from ..ids import EntryId
 from ..message import MESSAGE_TYPE, HeaderValue
 from ..publishing import QUEUE_TIMEOUT, Publishes, Timeout
@@ -18,7 +19,7 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Task(Generic[P, R_co]):
+class Task(NoHandler, Generic[P, R_co]):
     """
     A function that can be called, and published to be called by a consumer.
 
@@ -32,6 +33,8 @@ class Task(Generic[P, R_co]):
         arguments: Reads and writes its arguments.
         origin: Where the function comes from.
     """
+
+    instead = "the Tasks that it is a task of, as in func=tasks or callable: shop.tasks:tasks"
 
     def __init__(
         self,

@@ -12,10 +12,9 @@ from ..bodies.reading import ReadsBodies
 from ..context import current_delivery, current_handling
 from ..errors import CodecError, ConfigError, ConfigProblem, NotBoundError, Reject
 from ..fields import FieldError, describe, entry_id, nearest, problem_of, text
-from ..function import call, synchronous
 from ..message import MESSAGE_TYPE, Headers, HeaderValue
 from ..publishing import Publishes
-from .names import default_name
+from .names import check_function, default_name
 from .task import Task
 
 P = ParamSpec("P")
@@ -90,7 +89,7 @@ class Tasks(ReadsBodies):
         Make a task of a function; a decorator, with or without a name.
 
         Args:
-            func: A function that is no coroutine and no generator.
+            func: A function that is no coroutine, no generator and no method with ``self``.
             name: What messages call it, the same in every program that publishes or handles
                 it. By default ``module:qualname``: for a function in a program that was started
                 by ``python -m shop.mails`` its module is ``shop.mails``, and for one in a
@@ -111,7 +110,7 @@ class Tasks(ReadsBodies):
 
     def _register(self, func: Callable[P, R], name: str | None) -> Task[P, R]:
         try:
-            synchronous(func)
+            check_function(func)
             name = default_name(func) if name is None else text(name)
         except FieldError as error:
             message = f"{self!r}: {error}"
@@ -146,7 +145,7 @@ class Tasks(ReadsBodies):
                 body = self.read(current_delivery().headers, body)
             except CodecError as error:
                 raise Reject(f"CodecError: {error}") from error
-        return call(body.task.func, body["args"], body["kwargs"])
+        return body.task.func(*body["args"], **body["kwargs"])
 
     def read(self, headers: Headers, body: Any) -> Call:
         """Return the call that a message asks for, or raise ``CodecError``."""
@@ -213,7 +212,8 @@ class Tasks(ReadsBodies):
         if self._publisher is None:
             raise NotBoundError(
                 f"{self!r} is bound to no runtime yet: call runtime.bind(tasks), load it by "
-                "callable in YAML, or give it to runtime.add_consumer",
+                "callable in YAML, or give it to runtime.add_consumer (a module that is loaded by "
+                "source and imported too has two of them)",
                 queue=self.queue,
             )
         return self._publisher

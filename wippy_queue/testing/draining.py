@@ -41,7 +41,8 @@ class DrainReport:
         dead_lettered: Deliveries given up.
         expired: Deliveries dropped because their message was past its ``ttl``.
         lost: Deliveries that the broker took back, or that could not be settled.
-        advanced: Seconds of delay that were not waited for.
+        advanced: Seconds of delay that were not waited for; nearly their sum, because real time
+            passes too.
     """
 
     acked: int

@@ -229,7 +229,10 @@ class AccountMachine(DriverMachine):
         """Take note of what a stop releases and cancels."""
         self.totals[number][RELEASED] += info.buffered
         if self.in_order:
-            self.ledger.returned.update(self.ledger.line[: info.buffered])
+            # What came back before may be anywhere by now, so these were the next to be taken.
+            returned = self.ledger.returned
+            fresh = [each for each in self.ledger.line if each not in returned]
+            returned.update(fresh[: info.buffered])
         for gate in self.gates:
             if gate.consumer == number:
                 self.causes.setdefault(gate.key, "stop")
