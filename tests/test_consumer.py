@@ -792,6 +792,8 @@ def test_an_old_handler_is_still_cancelled(bench):
     consumer.start()
     gate.end(raising(Cancelled()))
     assert gate.entered() == ["a"]
+    gate.end()
+    consumer.stop(SOON)
     assert consumer.info().released == 1
 
 
