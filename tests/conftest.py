@@ -25,7 +25,7 @@ settings.register_profile(
     derandomize=False,
     suppress_health_check=(),
 )
-settings.register_profile("ci", settings.get_profile("dev"), max_examples=200)
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=100)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
 )

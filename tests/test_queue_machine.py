@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from queue_machine import InOrder, QueueMachine, TimedConsumer, assert_caught
 
 from wippy_queue import AlreadySettledError, Delivery, MemoryDriver, StopReport
@@ -27,12 +28,20 @@ def quiet() -> Iterator[None]:
     logger.setLevel(before)
 
 
+# What the library promises most of all gets the most examples.
+MANY = settings(max_examples=4 * settings.default.max_examples)
+
+
 class TestQueueMachine(QueueMachine.TestCase):
     """The machine, on the library as it is."""
+
+    settings = MANY
 
 
 class TestOrder(InOrder.TestCase):
     """Messages are handled in the order of the queue."""
+
+    settings = MANY
 
 
 # -- mutants ---------------------------------------------------------------------------
