@@ -1,6 +1,7 @@
 """Fixtures and Hypothesis profiles for all tests."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -10,6 +11,10 @@ from collections.abc import Iterator
 import pytest
 from harness import Bench
 from hypothesis import settings
+
+# A run in the background of a shell ignores Ctrl-C, and so would the programs that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Seconds that the threads of a test, together, have to end after it.
 THREADS_END_WITHIN = 2.0
