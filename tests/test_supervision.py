@@ -7,7 +7,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -57,6 +57,8 @@ class FragileAttachment(Attachment):
 
     def close(self) -> None:
         """Close."""
+        if self._driver.closing is not None:
+            self._driver.closing()
         self._inner.close()
 
 
@@ -70,6 +72,7 @@ class Fragile(MemoryDriver):
         calls: Every start and stop, as they begin.
         started: One for each start that succeeded.
         gate: Where it is given, a start waits for it.
+        closing: Where it is given, is called as an attachment is closed.
     """
 
     def __init__(self, *starting: BaseException) -> None:
@@ -80,6 +83,7 @@ class Fragile(MemoryDriver):
         self.tried = threading.Semaphore(0)
         self.started = threading.Semaphore(0)
         self.gate: threading.Event | None = None
+        self.closing: Callable[[], object] | None = None
 
     def start(self, timeout: float = 10.0) -> None:
         """Start, or raise."""
@@ -654,6 +658,42 @@ def test_the_stop_of_a_consumer_cancels_its_restart(program: Any, how: str) -> N
     getattr(made.consumer, how)()
     made.settle()
     assert not made.consumer.running
+
+
+def test_a_consumer_whose_failure_is_told_after_its_stop_can_be_started(
+    program: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The stop is the last word on the failure, and the start on the stop."""
+    made = program(restart=SOME_TIME)
+    made.runtime.start()
+    closing, gate = threading.Event(), threading.Event()
+
+    def wait_at_gate() -> None:
+        closing.set()
+        assert gate.wait(SOON)
+
+    made.driver.closing = wait_at_gate
+    made.fails_in_take()
+    assert closing.wait(SOON)
+    made.consumer.request_stop()
+    made.driver.closing = None
+    gate.set()
+    made.consumer.stop(SOON)  # waits for the thread that tells
+    assert "app:worker failed: OSError: take failed; it is not started again" in caplog.text
+    assert not supervisors()
+    made.driver.taking = None
+    made.runtime.start()
+    made.handles("bad")
+
+
+def test_a_consumer_that_is_stopped_as_it_is_put_off_can_be_started(program: Any) -> None:
+    """A start that only then says what the consumer waits for does not keep it from the next."""
+    made = program(UnavailableError("down"), restart=SOME_TIME, driver={"startup": "optional"})
+    made.runtime.start()
+    made.consumer.request_stop()
+    made.runtime._supervisor.blocked(WORKER, MEMORY)  # as a start in another thread would
+    made.runtime.start()
+    assert made.consumer.wanted
 
 
 def test_the_stop_of_a_consumer_that_waits_for_its_driver_counts(program: Any) -> None:

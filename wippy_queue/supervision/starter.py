@@ -26,7 +26,7 @@ class Starter:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self.supervisor = Supervisor(self._start_again, parts.lifecycle)
+        self.supervisor = Supervisor(self._start_again, parts.lifecycle, self._is_wanted)
 
     def begin(self) -> None:
         """Have all state anew: in a forked child, locks may be held by nobody for ever."""
@@ -165,6 +165,11 @@ class Starter:
         queue = self._parts.queue(consumer.config.queue)
         declare(self._parts.driver_of(queue.id), queue)
         return consumer.start_again()
+
+    def _is_wanted(self, part_id: str) -> bool:
+        """Tell whether a part is to run; of drivers, the runtime knows."""
+        consumer = self._parts.consumers.get(part_id)
+        return consumer is None or consumer.wanted
 
     def _require(self, need: str, wanted: Callable[[], bool]) -> None:
         """Have what a part needs running, or raise ``Blocked``."""

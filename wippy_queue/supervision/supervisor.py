@@ -43,15 +43,20 @@ class Supervisor:
             tells whether that part is still to run; where it is not, it leaves it stopped.
             Returns whether the part runs; raises ``Blocked`` or what went wrong.
         lifecycle: Returns the lifecycle of a part; ``None`` where there is no such part.
+        wanted: Tells whether a part is to run. Takes no lock. Of what is stopped it tells so
+            before ``cancel``: what is said of it afterwards must not make it pending, for a
+            start leaves what is pending alone.
     """
 
     def __init__(
         self,
         start: Callable[[str, Callable[[], bool]], bool],
         lifecycle: Callable[[str], Lifecycle | None],
+        wanted: Callable[[str], bool],
     ) -> None:
         self._start = start
         self._lifecycle = lifecycle
+        self._wanted = wanted
         self.begin()
 
     def begin(self) -> None:
@@ -82,8 +87,9 @@ class Supervisor:
     def blocked(self, part_id: str, needs: str) -> None:
         """Have a part started as soon as one that it needs runs. Does not block."""
         with self._changed:
-            if self._open:
-                self._block(self._cases.setdefault(part_id, Case()), needs)
+            if not (self._open and self._wanted(part_id)):
+                return
+            self._block(self._cases.setdefault(part_id, Case()), needs)
         logger.info("%s is started when %s runs", part_id, needs, extra={"part": part_id})
 
     def reports(self, part_id: str) -> int:
@@ -190,6 +196,8 @@ class Supervisor:
             return "it is being started again just now", False
         if not self._open:
             return "it is not started again, since its runtime was stopped", True
+        if not tried and not self._wanted(part_id):
+            return "it is not started again, since it was stopped", True
         if case.phase in (Phase.DUE, Phase.GIVEN_UP):
             return "it had failed before", False
         outcome = self._judge(part_id, case, error)
