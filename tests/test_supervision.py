@@ -320,6 +320,42 @@ def test_a_start_by_hand_overtakes_the_supervisor(program: Any) -> None:
     assert other.running
 
 
+class Turn:
+    """The lock of a driver part, which tells what was so at the end of each turn."""
+
+    def __init__(self, lock: threading.Lock, look: Callable[[], object]) -> None:
+        self._lock = lock
+        self._look = look
+        self.seen: list[object] = []
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self.seen.append(self._look())
+        self._lock.release()
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Begin, where that is soon."""
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        """End."""
+        self._lock.release()
+
+
+def test_a_start_by_hand_is_known_before_the_supervisor_has_its_turn(program: Any) -> None:
+    """Else that, having waited for its end, would stop what runs to start it again."""
+    made = program(UnavailableError("down"), restart=SOME_TIME, driver={"startup": "optional"})
+    made.runtime.start()
+    part, supervisor = made.runtime._parts.drivers[MEMORY], made.runtime._supervisor
+    turn = part._turn = Turn(part._turn, lambda: supervisor.is_down(MEMORY))
+    made.consumer.start()
+    assert turn.seen == [False]
+
+
 def test_a_start_leaves_what_is_down_to_the_supervisor(program: Any) -> None:
     """It waits for nothing out of reach again, and starts all else."""
     made = program(UnavailableError("down"), restart=SOME_TIME, driver={"startup": "optional"})

@@ -50,7 +50,12 @@ class DriverPart:
         self.started = False
         self.wanted = False
 
-    def start(self, queues: Iterable[QueueConfig], failed: Callable[[], bool]) -> bool:
+    def start(
+        self,
+        queues: Iterable[QueueConfig],
+        failed: Callable[[], bool],
+        runs: Callable[[], None],
+    ) -> bool:
         """
         Start the driver and declare queues on it, where it does not run or has failed.
 
@@ -59,6 +64,8 @@ class DriverPart:
         Args:
             queues: What to declare.
             failed: Tells whether it has failed, whatever it says of itself.
+            runs: Told that it was started, while no other thread may start or stop it: whoever
+                waited to start it again then finds that it need not.
 
         Returns:
             Whether it was started, and not running before.
@@ -79,6 +86,7 @@ class DriverPart:
                 self.wanted = False
                 self._stop(self.lifecycle.stop_timeout)
                 raise
+            runs()
             return True
 
     def start_again(self, queues: Iterable[QueueConfig], wanted: Callable[[], bool]) -> None:

@@ -133,16 +133,18 @@ class Starter:
                     undo.append(consumer.stop)
             return
         try:
-            started = part.start(self._parts.queues_of(part), lambda: supervisor.is_down(part_id))
+            started = part.start(
+                self._parts.queues_of(part),
+                failed=lambda: supervisor.is_down(part_id),
+                runs=lambda: supervisor.runs(part_id, reports),
+            )
         except BaseException:
             if not was_down:
                 # It may have called for a restart itself before it raised.
                 supervisor.cancel(part_id)
             raise
-        if started:
-            supervisor.runs(part_id, reports)
-            if not was_down:
-                undo.append(partial(self._stop_driver, part_id, part))
+        if started and not was_down:
+            undo.append(partial(self._stop_driver, part_id, part))
 
     def _stop_driver(self, part_id: str, part: DriverPart) -> None:
         self.supervisor.cancel(part_id)
