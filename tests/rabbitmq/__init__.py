@@ -1,0 +1,1 @@
+"""Tests against RabbitMQ, and the nodes, cluster and proxy that they use."""

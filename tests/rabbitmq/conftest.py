@@ -1,0 +1,131 @@
+"""Fixtures with a RabbitMQ broker: one for all tests, or one of a test's own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+import pika
+import pytest
+
+from .ground import SERVER
+from .node import Node, version_of
+from .proxy import Proxy
+
+URL = os.environ.get("WIPPY_QUEUE_AMQP_URL", "")
+"""A broker that runs already, for the tests that need none of their own."""
+
+described = pytest.StashKey[str]()
+
+
+@attrs.frozen
+class Broker:
+    """
+    The broker that tests share, and must not stop.
+
+    Attributes:
+        url: Where it answers.
+        version: Such as ``3.10.8``.
+    """
+
+    url: str
+    version: str
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say which broker it was."""
+    if text := config.stash.get(described, ""):
+        terminalreporter.write_line(text)
+
+
+def skip_without_server() -> None:
+    """Skip a test that needs a node, where the server's program is missing."""
+    if not SERVER.exists():
+        pytest.skip("rabbitmq-server is not installed")
+
+
+def skip_without_own_node() -> None:
+    """Skip a test that needs a node of its own, where it was told which broker to use."""
+    if URL:
+        pytest.skip("needs a node of its own, and WIPPY_QUEUE_AMQP_URL names a broker")
+    skip_without_server()
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """Give the broker that tests share: that of ``WIPPY_QUEUE_AMQP_URL``, or a node for all."""
+    if URL:
+        made = Broker(URL, version_of(URL))
+        describe(request.config, made)
+        yield made
+        return
+    skip_without_server()
+    with Node() as node:
+        made = Broker(node.url, node.version)
+        describe(request.config, made)
+        yield made
+
+
+def describe(config: pytest.Config, broker: Broker) -> None:
+    """Have the broker named at the end of the run, without its password."""
+    parts = urlsplit(broker.url)
+    place = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    config.stash[described] = f"RabbitMQ {broker.version} at {place}"
+
+
+@pytest.fixture(scope="module")
+def new_node() -> Iterator[Callable[..., Node]]:
+    """Give what starts a node for the tests of a module, with a configuration of its own."""
+    skip_without_own_node()
+    nodes: list[Node] = []
+
+    def make(**settings: Any) -> Node:
+        nodes.append(Node(**settings))
+        nodes[-1].start()
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.remove()
+
+
+@pytest.fixture(scope="module")
+def module_node(new_node: Callable[..., Node]) -> Node:
+    """Give the node that ``node`` puts right between tests. Not for tests themselves."""
+    return new_node()
+
+
+@pytest.fixture
+def node(module_node: Node) -> Node:
+    """Give a node, running, to stop, kill or pause. The tests of a module have the same one."""
+    module_node.restore()
+    return module_node
+
+
+@pytest.fixture
+def proxy(broker: Broker) -> Iterator[Proxy]:
+    """Give a proxy in front of the shared broker."""
+    with Proxy(broker.url) as made:
+        yield made
+
+
+@pytest.fixture
+def queue_name(broker: Broker) -> Iterator[Callable[..., str]]:
+    """Give what makes names of queues on the shared broker, which are deleted after the test."""
+    run = uuid.uuid4().hex[:12]
+    names: list[str] = []
+    numbers = itertools.count(1)
+
+    def make(label: str = "queue") -> str:
+        names.append(f"test-{run}-{next(numbers)}-{label}")
+        return names[-1]
+
+    yield make
+    with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
+        for name in names:
+            connection.channel().queue_delete(name)
