@@ -16,6 +16,7 @@ import pytest
 from .ground import SERVER
 from .node import Node, version_of
 from .proxy import Proxy
+from .tls import Certificates
 
 URL = os.environ.get("WIPPY_QUEUE_AMQP_URL", "")
 """A broker that runs already, for the tests that need none of their own."""
@@ -105,6 +106,12 @@ def node(module_node: Node) -> Node:
     """Give a node, running, to stop, kill or pause. The tests of a module have the same one."""
     module_node.restore()
     return module_node
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Give certificates for a node with TLS and its client."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -10,14 +10,13 @@ import subprocess
 import time
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Self
 
-import attrs
 import pika
 
 from .ground import Ground
 from .ports import HOST
+from .tls import Tls
 
 # Two schedulers, of a size that lets several nodes run beside the tests.
 ERLANG = "+S 2:2 +SDio 8 +P 262144"
@@ -27,47 +26,6 @@ STOPS_WITHIN = 60.0
 
 class NodeError(Exception):
     """A node did not do what it was told. Has the last lines of its output."""
-
-
-@attrs.frozen
-class Tls:
-    """
-    The TLS listener of a node.
-
-    Attributes:
-        ca: The file of the authority that clients' certificates are checked with.
-        certificate: The node's certificate, for ``localhost``.
-        key: Its key.
-        verify: Whether a client must have a certificate.
-        login_from: ``common_name`` or ``distinguished_name`` where a client's certificate says
-            who it is, by the mechanism EXTERNAL; empty for user name and password only.
-    """
-
-    ca: Path
-    certificate: Path
-    key: Path
-    verify: bool = False
-    login_from: str = ""
-
-    def config(self, port: int) -> dict[str, object]:
-        """Return this in RabbitMQ's words."""
-        config: dict[str, object] = {
-            "listeners.ssl.1": f"{HOST}:{port}",
-            "ssl_options.cacertfile": self.ca,
-            "ssl_options.certfile": self.certificate,
-            "ssl_options.keyfile": self.key,
-            "ssl_options.verify": "verify_peer"
-            if self.verify or self.login_from
-            else "verify_none",
-            "ssl_options.fail_if_no_peer_cert": str(self.verify).lower(),
-        }
-        if self.login_from:
-            config |= {
-                "auth_mechanisms.1": "EXTERNAL",
-                "auth_mechanisms.2": "PLAIN",
-                "ssl_cert_login_from": self.login_from,
-            }
-        return config
 
 
 class Node:

@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 
 import pika
+import pika.credentials
 import pika.exceptions
 import pytest
 from harness import in_thread
@@ -20,6 +22,7 @@ from .cluster import Cluster
 from .conftest import Broker, skip_without_own_node
 from .node import Node, NodeError
 from .proxy import Proxy
+from .tls import Certificates
 
 SOON = 10.0
 QUORUM = {"x-queue-type": "quorum"}
@@ -152,6 +155,20 @@ def test_configuration_is_read(new_node: Callable[..., Node]):
     assert "1234" in node.ctl("eval", "application:get_env(rabbit, channel_tick_interval).")
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{node.management_url}/api/overview", timeout=SOON).close()
+
+
+def test_a_certificate_is_a_login(new_node: Callable[..., Node], certificates: Certificates):
+    """A client of a node with TLS is who its certificate says, by name through a proxy too."""
+    node = new_node(tls=certificates.tls(verify=True, login_from="common_name"))
+    context = ssl.create_default_context(cafile=certificates.ca)
+    context.load_cert_chain(*certificates.client)
+    settings = {
+        "ssl_options": pika.SSLOptions(context, "localhost"),
+        "credentials": pika.credentials.ExternalCredentials(),
+    }
+    with Proxy(node.tls_url) as proxy, connect(proxy.url, **settings) as connection:
+        assert connection.is_open
+        assert "guest\ttrue" in node.ctl("list_connections", "user", "ssl").splitlines()
 
 
 def test_three_nodes_are_one_cluster():
