@@ -8,20 +8,21 @@ import json
 import sys
 from pathlib import Path
 
-from .contestants import CONTESTANTS
+from .everybody import CONTESTANTS
 from .report import print_results
-from .rows import ROWS
+from .rows import BY_DEFAULT, ROWS
 from .run import run
 
 
 def main() -> int:
     """Run what the arguments ask for, show it and write it down."""
     options = parse_arguments()
-    missing = missing_packages(options.contestants)
+    rows = [row for row in ROWS if row.key in options.rows]
+    needed = {name for row in rows for name in row.contestants}
+    missing = missing_packages([name for name in options.contestants if name in needed])
     if missing:
         print(f"not installed: {', '.join(missing)}; see benchmarks/README.md", file=sys.stderr)
         return 2
-    rows = [row for row in ROWS if row.key in options.rows]
     results = run(rows, options.contestants, options.repeats, options.quick)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -34,7 +35,8 @@ def parse_arguments() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     keys = [row.key for row in ROWS]
-    parser.add_argument("--rows", nargs="+", choices=keys, default=keys, metavar="ROW")
+    default = [row.key for row in BY_DEFAULT]
+    parser.add_argument("--rows", nargs="+", choices=keys, default=default, metavar="ROW")
     names = list(CONTESTANTS)
     parser.add_argument(
         "--contestants", nargs="+", choices=names, default=names, metavar="CONTESTANT"

@@ -1,75 +1,14 @@
-"""The rows: what is measured, with which settings, on whom, and the budgets of ours."""
+"""The rows: what is measured, with which settings, and on whom."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import attrs
-
 from . import measurements
 from .contestants import BOUNDED, CELERY, DRAMATIQ, EXECUTOR, FLOOR, HUEY, OURS, PEERS
-from .measurements import Figures
+from .rabbitmq.contestants import URL
+from .rabbitmq.rows import ROWS as RABBITMQ_ROWS
+from .row import Budget, Metric, Row
 
-
-@attrs.frozen
-class Budget:
-    """
-    What our figure has to keep.
-
-    Attributes:
-        limit: The least it may be where more is better, else the most.
-        against: The contestants whose best median the limit is a multiple of; with none, the
-            limit is absolute.
-    """
-
-    limit: float
-    against: tuple[str, ...] = ()
-
-
-@attrs.frozen
-class Metric:
-    """
-    One figure of a row.
-
-    Attributes:
-        key: Its name in the results.
-        title: Its name in the table.
-        more_is_better: Whether it is.
-        budget: What ours has to keep, if anything.
-    """
-
-    key: str
-    title: str
-    more_is_better: bool = False
-    budget: Budget | None = None
-
-
-@attrs.frozen
-class Row:
-    """
-    One measurement of several contestants.
-
-    Attributes:
-        key: Its name on the command line and in the results.
-        title: Its name in the table.
-        measure: Takes a contestant's class and the settings.
-        contestants: Who takes part.
-        settings: The settings of a real run.
-        quick: Those that differ in a quick run.
-        metrics: The figures that ``measure`` returns.
-    """
-
-    key: str
-    title: str
-    measure: Callable[..., Figures]
-    contestants: tuple[str, ...]
-    settings: Mapping[str, Any]
-    quick: Mapping[str, Any]
-    metrics: tuple[Metric, ...]
-
-
-ROWS = (
+IN_MEMORY = (
     Row(
         key="backlog",
         title="handled, 20,000 messages waiting, concurrency 4",
@@ -156,3 +95,8 @@ ROWS = (
         ),
     ),
 )
+
+ROWS = (*IN_MEMORY, *RABBITMQ_ROWS)
+
+BY_DEFAULT = ROWS if URL else IN_MEMORY
+"""Those with RabbitMQ need to be told where it is."""

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .contestants import CONTESTANTS, OURS
+from .everybody import CONTESTANTS
 from .measurements import Figures
-from .rows import Metric, Row
+from .row import Metric, Row
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 300.0
@@ -47,7 +47,7 @@ def run_row(row: Row, chosen: list[str], repeats: int, quick: bool) -> dict[str,
         "key": row.key,
         "title": row.title,
         "settings": {**row.settings, **(row.quick if quick else {})},
-        "metrics": [summarize(metric, measured) for metric in row.metrics],
+        "metrics": [summarize(metric, measured, row.ours) for metric in row.metrics],
     }
 
 
@@ -63,11 +63,11 @@ def measure(key: str, name: str, quick: bool) -> Figures:
     return figures
 
 
-def summarize(metric: Metric, measured: dict[str, list[Figures]]) -> dict[str, Any]:
+def summarize(metric: Metric, measured: dict[str, list[Figures]], our_name: str) -> dict[str, Any]:
     """Return all repeats, medians and ratios of one figure, and what became of its budget."""
     repeats = {name: [figures[metric.key] for figures in each] for name, each in measured.items()}
     medians = {name: statistics.median(each) for name, each in repeats.items()}
-    ours = medians.get(OURS)
+    ours = medians.get(our_name)
     return {
         "key": metric.key,
         "title": metric.title,
@@ -80,14 +80,14 @@ def summarize(metric: Metric, measured: dict[str, list[Figures]]) -> dict[str, A
             }
             for name, median in medians.items()
         },
-        "budget": judge(metric, medians),
+        "budget": judge(metric, medians, our_name),
     }
 
 
-def judge(metric: Metric, medians: dict[str, float]) -> dict[str, Any] | None:
+def judge(metric: Metric, medians: dict[str, float], our_name: str) -> dict[str, Any] | None:
     """Return whether the budget is met; ``None`` where there is none or it was not measured."""
     budget = metric.budget
-    if budget is None or OURS not in medians:
+    if budget is None or our_name not in medians:
         return None
     unit, best_of = 1.0, None
     if budget.against:
@@ -98,7 +98,7 @@ def judge(metric: Metric, medians: dict[str, float]) -> dict[str, Any] | None:
         best_of = choose(others, key=medians.__getitem__)
         unit = medians[best_of]
     limit = budget.limit * unit
-    ours = medians[OURS]
+    ours = medians[our_name]
     return {
         "limit": budget.limit,
         "times": best_of,

@@ -3,6 +3,7 @@ Directives of this documentation.
 
 ``file``: a file that is shown, and written to the page's folder when the examples run.
 ``console``: shell commands after ``$`` that are shown, and run and compared like doctests.
+``with-broker``: either, with RabbitMQ: only shown here, and run by ``tests/rabbitmq/test_docs.py``.
 ``command-help``: the help of a command, as it is.
 ``fields``: the table of a configuration class: its fields, bounds, defaults and meanings.
 """
@@ -20,9 +21,17 @@ from docutils.statemachine import StringList
 from sphinx.directives.code import container_wrapper
 from sphinx.util.docutils import SphinxDirective
 
+from wippy_queue.errors import ConfigError
 from wippy_queue.fields import CHECK, FieldError
 
-LANGUAGES = {".py": "python", ".yaml": "yaml", ".jsonl": "json", ".txt": "text"}
+LANGUAGES = {
+    ".Dockerfile": "docker",
+    ".jsonl": "json",
+    ".py": "python",
+    ".service": "ini",
+    ".txt": "text",
+    ".yaml": "yaml",
+}
 
 
 def hidden_example(directive, code):
@@ -71,6 +80,19 @@ class Console(SphinxDirective):
             else:
                 code += f"{line or '<BLANKLINE>'}\n"
         return [shown, hidden_example(self, code)]
+
+
+class WithBroker(SphinxDirective):
+    """A console or an interactive session that needs RabbitMQ, which a build does not have."""
+
+    has_content = True
+
+    def run(self):
+        text = "\n".join(self.content)
+        shown = nodes.literal_block(text, text)
+        shown["language"] = "pycon" if text.startswith(">>> ") else "console"
+        self.set_source_info(shown)
+        return [shown]
 
 
 class CommandHelp(SphinxDirective):
@@ -143,12 +165,14 @@ def takes(field):
         return "a list of IDs" if "tuple" in kind else "an ID" if "EntryId" in kind else "a mapping"
     try:
         check(object())
+    except ConfigError:
+        expected = "a mapping"
     except FieldError as error:
         expected = re.sub(r"a duration \(.*\)", "a [duration](#durations)", error.expected)
     if field.default is not None:
         try:
             check(None)
-        except FieldError:
+        except (ConfigError, FieldError):
             pass
         else:
             expected += ", or `null`"
@@ -184,6 +208,7 @@ def link_instead_of_fields(app, what, name, obj, options, lines):
 def setup(app):
     app.add_directive("file", File)
     app.add_directive("console", Console)
+    app.add_directive("with-broker", WithBroker)
     app.add_directive("command-help", CommandHelp)
     app.add_directive("fields", Fields)
     app.add_config_value("configuration_classes", (), "env")

@@ -71,6 +71,7 @@ class Program:
         stdin: Where its standard input comes from; by default an empty one.
         merged: Whether standard error goes where standard output goes.
         terminal: A terminal that both go to instead.
+        module: What is run in place of ``wippy-queue``.
     """
 
     def __init__(
@@ -80,9 +81,10 @@ class Program:
         stdin: int = subprocess.DEVNULL,
         merged: bool = True,
         terminal: int | None = None,
+        module: str = "wippy_queue",
     ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "wippy_queue", *arguments],
+            [sys.executable, "-W", "error", "-m", module, *arguments],
             cwd=folder,
             env=ENVIRONMENT,
             stdin=stdin,

@@ -256,7 +256,7 @@ class UnreliableDriver(MemoryDriver):
         self.late: list[str] = []
         self.failing: set[str] = set()
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """Attach with deliveries that can be taken back."""
         return UnreliableAttachment(super().attach(queue_id, limit), self)
 

@@ -243,7 +243,7 @@ class SqliteDriver(Driver):
             )
         return len(messages)
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         name = self._name(queue_id)
         with self._file.transaction() as db:
             added = db.execute("INSERT INTO attachments VALUES (?, ?)", [name, self._file.token])

@@ -11,7 +11,8 @@ from config_texts import HEAD, WORKER
 
 from wippy_queue.config import load_files, load_text
 from wippy_queue.drivers import DRIVERS
-from wippy_queue.errors import ConfigError
+from wippy_queue.drivers.memory import MemoryDriver
+from wippy_queue.errors import ConfigError, ConfigProblem
 
 MAIN = """\
 version: "1.0"
@@ -56,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_driver_has_its_class_and_lifecycle(folder):
     """A driver's entry names the class to make and says whether it starts."""
     driver = load_files(folder / "app.yaml").drivers["app.queue:memory_driver"]
-    assert driver.driver_class is DRIVERS["memory"]
+    assert driver.driver_class is MemoryDriver
     assert driver.lifecycle.auto_start is True
 
 
@@ -69,7 +70,7 @@ def test_the_settings_of_a_driver_are_the_keywords_of_its_class(folder):
 def test_a_queue_has_its_defaults(folder):
     """A queue that says nothing else has the documented defaults."""
     queue = load_files(folder / "app.yaml").queues["app.queue:tasks"]
-    assert (queue.queue_name, queue.codec, queue.publish_timeout) == ("tasks", "json/plain", 5.0)
+    assert (queue.queue_name, queue.codec, queue.publish_timeout) == ("tasks", "json/plain", None)
     assert queue.retry_policy.max_attempts == 12
 
 
@@ -290,6 +291,40 @@ def test_trying_for_ever_is_warned_about():
         "<yaml>:8:27: app:tasks: retry.max_attempts: "
         "0 means that a message which always fails is tried for ever"
     )
+
+
+class WarningDriver(MemoryDriver):
+    """A driver that warns of each queue without a maximum length."""
+
+    name = "warning"
+
+    def warnings(self, config):
+        """Warn of the option, where it stands."""
+        if config.options_of(self.name).get("max_length") is None:
+            yield ConfigProblem(message="drops messages", path=("options", "max_length"))
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [("", "5:5"), ("    options: {max_length: null}\n", "8:27")],
+    ids=["nowhere", "written"],
+)
+def test_a_driver_warns_of_a_queue(monkeypatch, caplog, options, place):
+    """It is logged once and kept, with the place of the option, or else of the entry."""
+    monkeypatch.setitem(DRIVERS, "warning", f"{__name__}:WarningDriver")
+    text = HEAD.replace("driver.memory", "driver.warning") + options
+    [warning] = load_text(text).warnings
+    assert str(warning) == f"<yaml>:{place}: app:tasks: options.max_length: drops messages"
+    assert caplog.messages == [str(warning)]
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_a_driver_warns_of_nothing(monkeypatch, caplog):
+    """A queue that it has nothing against, and those of other drivers, are not warned of."""
+    monkeypatch.setitem(DRIVERS, "warning", f"{__name__}:WarningDriver")
+    text = HEAD.replace("driver.memory", "driver.warning") + "    options: {max_length: 5}\n"
+    assert load_text(text).warnings == load_text(HEAD).warnings == ()
+    assert caplog.messages == []
 
 
 def test_all_problems_of_all_files_come_together_in_order(tmp_path):

@@ -7,7 +7,7 @@ from config_texts import HEAD, WORKER, file_line, line, lines, problems, queue_l
 
 from wippy_queue.config import load_text
 
-KINDS = "queue.queue, queue.consumer, function.python, queue.driver.memory"
+KINDS = "queue.queue, queue.consumer, function.python, queue.driver.memory, queue.driver.amqp"
 
 
 @pytest.mark.parametrize("field", ["queue", "func"])
@@ -90,7 +90,6 @@ def test_an_unknown_kind_in_our_families(kind):
 @pytest.mark.parametrize(
     "kind",
     [
-        "queue.driver.amqp",
         "queue.driver.redis",
         "queue.driver.sqs",
         "function.lua",

@@ -94,7 +94,7 @@ def test_the_id_of_a_queue_is_no_field():
     ("field", "column", "path"),
     [
         ("lifecycle: {security: {}}", 17, "lifecycle.security"),
-        ("driver_options: {amqp: {}}", 22, "driver_options.amqp"),
+        ("driver_options: {redis: {}}", 22, "driver_options.redis"),
     ],
 )
 def test_a_field_that_is_not_supported_yet(field, column, path):
@@ -256,7 +256,7 @@ def test_an_option_in_driver_options():
 def test_driver_options_of_an_unknown_driver():
     """A misspelt driver is not mistaken for one that is not used."""
     assert queue_line("driver_options: {memroy: {}}") == (
-        "<yaml>:8:22: app:tasks: driver_options.memroy: unknown field; known are memory "
+        "<yaml>:8:22: app:tasks: driver_options.memroy: unknown field; known are memory, amqp "
         "(did you mean memory?)"
     )
 

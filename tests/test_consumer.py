@@ -102,7 +102,12 @@ def test_making_a_consumer_starts_nothing(bench):
         ({"timeout": "soon"}, "timeout: expected a duration (seconds as a number"),
         ({"concurency": 5}, "concurency: unknown field"),
         ({"driver_options": {"memory": {"a": 1}}}, "driver_options.memory.a: unknown field"),
-        ({"driver_options": {"amqp": {}}}, "driver_options.amqp: expected options of memory"),
+        (
+            {"driver_options": {"memroy": {}}},
+            "driver_options.memroy: unknown field; known are memory, amqp (did you mean memory?)",
+        ),
+        ({"driver_options": {"redis": {}}}, "driver_options.redis: not supported yet"),
+        ({"driver_options": {"amqp": {"a": 1}}}, "driver_options.amqp.a: unknown field"),
         ({"driver_options": 5}, "driver_options: expected a mapping, got 5"),
         ({"lifecycle": {"stop_timeout": -1}}, "lifecycle.stop_timeout: expected a duration"),
         ({"lifecycle": {"security": {}}}, "lifecycle.security: not supported yet"),
@@ -424,7 +429,7 @@ def test_a_message_that_is_taken_during_the_stop_goes_back():
             return taken
 
     class SlowDriver(UnreliableDriver):
-        def attach(self, queue_id, limit):
+        def attach(self, queue_id, limit, options=None):
             return SlowAttachment(MemoryDriver.attach(self, queue_id, limit), self)
 
     with Bench(SlowDriver()) as bench:
@@ -1022,7 +1027,7 @@ def test_a_driver_that_hands_over_too_much_breaks_nothing():
     """What it was not asked for is handled too, and nothing is taken until that is done."""
 
     class Greedy(MemoryDriver):
-        def attach(self, queue_id, limit):
+        def attach(self, queue_id, limit, options=None):
             attachment = super().attach(queue_id, limit)
             take = attachment.take
 

@@ -490,7 +490,7 @@ class CountingDriver(MemoryDriver):
         super().__init__()
         self.count = count
 
-    def attach(self, queue_id, limit):
+    def attach(self, queue_id, limit, options=None):
         """Attach with a count."""
         return CountingAttachment(super().attach(queue_id, limit), self.count)
 

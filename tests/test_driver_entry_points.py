@@ -11,11 +11,11 @@ from command_line import ENVIRONMENT, Program
 from config_texts import HEAD, WORKER, line, lines
 from harness import Gate
 
-from wippy_queue import MemoryDriver, Runtime
+from wippy_queue import Consumer, MemoryDriver, Runtime
 from wippy_queue.config import load_text
 from wippy_queue.errors import ConfigError
 
-KINDS = "queue.queue, queue.consumer, function.python, queue.driver.memory"
+KINDS = "queue.queue, queue.consumer, function.python, queue.driver.memory, queue.driver.amqp"
 
 # A driver with settings and options of its own.
 DRIVER = """\
@@ -170,8 +170,8 @@ def test_options_for_a_driver_that_is_not_installed(install):
     """The known names have those of installed drivers, and the nearest is suggested."""
     install("strict = x_driver:StrictDriver")
     assert line(HEAD + "    driver_options: {strikt: {}}\n") == (
-        "<yaml>:8:22: app:tasks: driver_options.strikt: unknown field; known are memory, strict "
-        "(did you mean strict?)"
+        "<yaml>:8:22: app:tasks: driver_options.strikt: unknown field; known are memory, amqp, "
+        "strict (did you mean strict?)"
     )
 
 
@@ -198,6 +198,36 @@ def test_options_in_code_for_a_driver_that_cannot_be_imported(install, caplog):
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("driver_options.sqlite: not checked, because the driver")
+
+
+def test_options_of_a_consumer_for_a_driver_that_cannot_be_imported(install, caplog):
+    """A consumer that is made in code is made all the same, and the log tells."""
+    install("sqlite = x_driver:SqliteDriver", "import no_such_broker\n")
+    Consumer(MemoryDriver(), "app:tasks", print, id="app:a", driver_options={"sqlite": {"a": 1}})
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(
+        "app:a: driver_options.sqlite: not checked, because the driver cannot be used: importing"
+    )
+
+
+def test_dormant_options_of_a_consumer_in_code_are_checked(install):
+    """``Consumer`` knows installed drivers as files do."""
+    install("strict = x_driver:StrictDriver")
+    Consumer(MemoryDriver(), "app:tasks", print, driver_options={"strict": {"lease": 3}})
+    with pytest.raises(ConfigError, match=r"^driver_options\.strict\.leese: unknown field"):
+        Consumer(MemoryDriver(), "app:tasks", print, driver_options={"strict": {"leese": 3}})
+
+
+def test_dormant_options_of_a_file_stay_dormant(install):
+    """A consumer of a file runs with options for another driver."""
+    install("strict = x_driver:StrictDriver")
+    runtime = Runtime.from_yaml(HEAD + WORKER + "    driver_options: {strict: {lease: 3}}\n")
+    with runtime:
+        runtime.consumer("app:worker").start()
+        runtime.publish("app:tasks", 1)
+        runtime.wait_idle(timeout=10)
+        assert runtime.consumer("app:worker").info().acked == 1
 
 
 def test_a_driver_that_no_file_names_is_not_imported(install):
@@ -332,9 +362,9 @@ def test_a_package_that_declares_a_driver_of_ours(install):
 
 def test_a_package_that_declares_a_driver_of_ours_to_come(install):
     """A name that we will use is nobody else's, so that a later version breaks no file."""
-    install("amqp = x_driver:SqliteDriver")
-    assert line(SQLITE.replace("driver.sqlite", "driver.amqp")) == (
-        f"{PLACE}queue.driver.amqp is not supported yet; the driver amqp of x 1.0 is ignored: "
+    install("redis = x_driver:SqliteDriver")
+    assert line(SQLITE.replace("driver.sqlite", "driver.redis")) == (
+        f"{PLACE}queue.driver.redis is not supported yet; the driver redis of x 1.0 is ignored: "
         "that name belongs to wippy_queue"
     )
 

@@ -53,7 +53,7 @@ class Hooked(MemoryDriver):
         self.before_close = lambda: None
         self.before_release = lambda: None
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """Attach with the hooks."""
         attachment = super().attach(queue_id, limit)
         close, release = attachment.close, attachment.release

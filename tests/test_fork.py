@@ -100,6 +100,41 @@ end()
     assert (ended.code, ended.err) == (0, "")
 
 
+def test_child_that_starts_some_consumers_waits_for_these() -> None:
+    """Those that ran in the parent only are left out, also while there is something to do."""
+    ended = run_program(
+        BUSY
+        + """
+go_on = threading.Event()
+runtime.add_queue("app:others", driver="app:memory")
+other = runtime.add_consumer("app:other", queue="app:others", func=lambda body: go_on.wait(10))
+
+def child():
+    global go_on
+    go_on = threading.Event()
+    # A thread of the parent may have held it.
+    runtime.consumer("app:worker")._lock.acquire(blocking=False)
+    runtime.start(["app:other"])
+    runtime.publish("app:others", 1)
+    try:
+        runtime.wait_idle(0)
+    except TimeoutError as error:
+        assert "app:others has 1" in str(error), error
+    else:
+        return 2
+    go_on.set()
+    runtime.wait_idle(10)
+    assert other.info().acked == 1
+    runtime.stop()
+
+assert in_child(child) == 0
+go_on.set()
+end()
+"""
+    )
+    assert (ended.code, ended.err) == (0, "")
+
+
 def test_exit_of_a_forked_child_is_clean() -> None:
     """A child that ends by itself runs the inherited exit hooks, which return at once."""
     ended = run_program(

@@ -260,8 +260,8 @@ def test_a_consumer_that_failed_is_told(make: Callable[..., Made]) -> None:
     made = make()
     attach = made.driver.attach
 
-    def failing(queue_id: str, limit: int) -> Attachment:
-        attachment = attach(queue_id, limit)
+    def failing(queue_id: str, limit: int, options: Any = None) -> Attachment:
+        attachment = attach(queue_id, limit, options)
         attachment.take = lambda max_count: raising(OSError("take failed"))()
         return attachment
 

@@ -6,11 +6,19 @@ import re
 import threading
 import time
 
+import attrs
 import pytest
 from harness import DEAD, HOUR, SOON, TASKS, Gate, in_thread, raising
 
-from wippy_queue import MemoryDriver, Reject, Runtime, current_delivery
-from wippy_queue.idle import Quiet, wait_until_quiet
+from wippy_queue import (
+    MemoryDriver,
+    Reject,
+    Runtime,
+    StopReport,
+    UnavailableError,
+    current_delivery,
+)
+from wippy_queue.idle import SETTLE_TIME, Counts, Quiet, wait_until_quiet
 
 OTHER = "app:other"
 
@@ -253,7 +261,7 @@ def test_a_message_that_moves_between_two_looks_is_seen(runtime, gate):
             gate.entered()
             assert empty[queue_id].wait(SOON)
         looks.append(queue_id)
-        return runtime.info(queue_id)
+        return Counts(runtime.info(queue_id))
 
     (left,) = wait_until_quiet(Quiet.EVERYTHING, consumers.values(), pass_on_and_look, 0, Hopeful())
     assert looks[:4] == [TASKS, OTHER, TASKS, OTHER]
@@ -311,7 +319,7 @@ def test_a_draining_stop_lets_delayed_messages_be(bench):
     gate.entered(2)
 
     def info_of(each):
-        return bench.driver.get_queue_info(each.config.queue)
+        return Counts(bench.driver.get_queue_info(each.config.queue))
 
     def left(quiet, deadline):
         return wait_until_quiet(quiet, [consumer], info_of, deadline, Hopeful())
@@ -322,3 +330,192 @@ def test_a_draining_stop_lets_delayed_messages_be(bench):
     assert left(Quiet.READY_AND_IN_FLIGHT, time.monotonic() + SOON) == []
     (text,) = left(Quiet.EVERYTHING, 0)
     assert text.startswith("app:tasks has 1 delayed, the next delayed one due in ")
+
+
+# -- counts that are not exact -----------------------------------------------------------
+
+
+class Estimating(MemoryDriver):
+    """
+    A memory driver that tells what is in flight by ``held`` alone.
+
+    Attributes:
+        looked: Released at each look.
+        kept: How many deliveries it holds besides, on their way from a consumer.
+        elsewhere: How many ready messages there are that only other programs take.
+        before_look: Called before each look.
+        unreachable: Whether its broker cannot be reached.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.looked = threading.Semaphore(0)
+        self.kept = self.elsewhere = 0
+        self.before_look = lambda: None
+        self.unreachable = False
+
+    def features(self, config):
+        """Say that the counts are not exact."""
+        return attrs.evolve(super().features(config), exact_counts=False)
+
+    def held(self, queue_id):
+        """Tell what is in flight, and what is kept besides."""
+        self.before_look()
+        return super().get_queue_info(queue_id).in_flight + self.kept
+
+    def get_queue_info(self, queue_id):
+        """Tell what is ready and delayed."""
+        info = super().get_queue_info(queue_id)
+        unreachable = self.unreachable
+        info = attrs.evolve(
+            info, message_count=None, ready=info.ready + self.elsewhere, in_flight=None
+        )
+        self.looked.release()
+        if unreachable:
+            raise UnavailableError("no connection", queue=queue_id)
+        return info
+
+    def is_looked_at(self, times=3):
+        """Wait for a look that began later: a look is two."""
+        for _ in range(times):
+            assert self.looked.acquire(timeout=SOON)
+
+
+@pytest.fixture
+def estimating(monkeypatch):
+    """Return a driver whose counts are not exact, looked at often."""
+    monkeypatch.setattr("wippy_queue.idle.LOOK_AGAIN", 0.01)
+    return Estimating()
+
+
+@pytest.fixture
+def estimated(estimating):
+    """Return a started runtime with a queue on it."""
+    runtime = Runtime()
+    runtime.add_driver("app:estimating", estimating)
+    runtime.add_queue(TASKS, driver="app:estimating")
+    runtime.start()
+    yield runtime
+    runtime.stop(SOON)
+
+
+def test_what_the_driver_still_holds_is_waited_for(estimated, estimating):
+    """A delivery may be neither on the queue nor in a handler."""
+    estimated.add_consumer("app:worker", queue=TASKS, func=print)
+    estimating.kept = 2
+    waiting = in_thread(estimated.wait_idle, SOON)
+    estimating.is_looked_at()
+    assert not waiting.done()
+    with pytest.raises(TimeoutError, match=r"app:tasks has 2 in flight$"):
+        estimated.wait_idle(0)
+    estimating.kept = 0
+    waiting.result(SOON)
+
+
+def test_a_queue_with_estimates_has_to_be_quiet_for_a_while(estimated):
+    """One look may miss what is on its way."""
+    estimated.add_consumer("app:worker", queue=TASKS, func=print)
+    before = time.monotonic()
+    estimated.wait_idle(SOON)
+    assert SETTLE_TIME <= time.monotonic() - before < SOON
+
+
+def test_what_is_handled_between_two_looks_begins_the_while_anew(estimated, estimating):
+    """A message that no look has seen was there all the same."""
+    handled_at = []
+    consumer = estimated.add_consumer("app:worker", queue=TASKS, func=lambda body: None)
+    looks = itertools.count(1)
+
+    def pass_unseen():
+        if next(looks) == 3:
+            empty = threading.Event()
+            consumer.listen(empty.set)
+            estimated.publish(TASKS, 1)
+            assert empty.wait(SOON)
+            consumer.unlisten(empty.set)
+            handled_at.append(time.monotonic())
+
+    estimating.before_look = pass_unseen
+    estimated.wait_idle(SOON)
+    assert time.monotonic() - handled_at[0] >= SETTLE_TIME
+    assert consumer.info().acked == 1
+
+
+def test_idle_with_estimates_is_when_all_is_handled(estimated):
+    """It returns after the last handler, not before."""
+    handled = []
+    estimated.add_consumer("app:worker", queue=TASKS, func=handled.append, concurrency=3)
+    estimated.publish_many(TASKS, range(100))
+    estimated.wait_idle(SOON)
+    assert sorted(handled) == [*range(100)]
+
+
+def test_what_another_program_takes_is_noticed(estimated, estimating):
+    """Nobody tells of it, so the queue is looked at again."""
+    estimated.add_consumer("app:worker", queue=TASKS, func=print)
+    estimating.elsewhere = 3
+    waiting = in_thread(estimated.wait_idle, None)
+    estimating.is_looked_at()
+    assert not waiting.done()
+    estimating.elsewhere = 0
+    waiting.result(SOON)
+
+
+def test_a_broker_that_comes_back_is_noticed(estimated, estimating):
+    """Nobody tells of that either, and the queue may be empty then."""
+    estimated.add_consumer("app:worker", queue=TASKS, func=print)
+    estimating.unreachable = True
+    waiting = in_thread(estimated.wait_idle, None)
+    estimating.is_looked_at()
+    assert not waiting.done()
+    estimating.unreachable = False
+    waiting.result(SOON)
+
+
+def test_a_wait_that_is_too_short_for_estimates_says_so(estimated):
+    """Nothing is left, as far as anybody knows."""
+    estimated.add_consumer("app:worker", queue=TASKS, func=print)
+    with pytest.raises(TimeoutError) as caught:
+        estimated.wait_idle(0.01)
+    assert str(caught.value) == (
+        "not idle after 0.01 s: the counts of app:tasks are not exact, and were not 0 for long"
+    )
+
+
+def test_estimates_of_a_queue_that_nobody_consumes_do_not_count(estimated, estimating):
+    """Neither do those of a queue whose consumer was stopped."""
+    consumer = estimated.add_consumer("app:worker", queue=TASKS, func=print)
+    consumer.stop(SOON)
+    estimating.elsewhere = 1
+    estimated.wait_idle(0)
+
+
+def test_a_draining_stop_waits_for_what_the_driver_holds(estimated, estimating):
+    """What is ready is handled first, and what is on its way from a handler gets there."""
+    gate = Gate()
+    estimated.add_consumer("app:worker", queue=TASKS, func=gate, prefetch=0)
+    estimated.publish_many(TASKS, range(3))
+    gate.entered()
+    estimating.kept = 1
+    stopping = in_thread(estimated.stop, SOON, drain=True)
+    gate.open()
+    gate.entered(2)
+    estimating.is_looked_at()
+    assert not stopping.done()
+    estimating.kept = 0
+    assert stopping.result(SOON) == StopReport()
+    assert estimated.consumer("app:worker").info().acked == 3
+
+
+def test_a_draining_stop_without_time_for_estimates_is_no_failure(estimated):
+    """It was to go on until the time is up, and it is."""
+    estimated.add_consumer("app:worker", queue=TASKS, func=print)
+    assert estimated.stop(0.01, drain=True) == StopReport()
+
+
+def test_a_draining_stop_does_not_wait_for_a_broker(estimated, estimating):
+    """What is out of reach cannot be drained."""
+    estimated.add_consumer("app:worker", queue=TASKS, func=print)
+    estimating.unreachable = True
+    estimated.stop(SOON, drain=True)
+    assert estimating.looked.acquire(blocking=False)

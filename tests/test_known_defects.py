@@ -163,7 +163,7 @@ def test_d07_message_taken_while_the_consumer_detaches_is_returned(
         return deliveries
 
     monkeypatch.setattr(attachment, "take", slow_take)
-    monkeypatch.setattr(driver, "attach", lambda queue_id, limit: attachment)
+    monkeypatch.setattr(driver, "attach", lambda *_: attachment)
     called: list[object] = []
     consumer = Consumer(driver, QUEUE, called.append)
     consumer.start()

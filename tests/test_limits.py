@@ -33,7 +33,7 @@ class BrokenDriver(LimitedDriver):
 @pytest.fixture(autouse=True)
 def limited(monkeypatch):
     """Make the kind ``queue.driver.limited``."""
-    monkeypatch.setitem(DRIVERS, "limited", LimitedDriver)
+    monkeypatch.setitem(DRIVERS, "limited", f"{__name__}:LimitedDriver")
 
 
 def runtime_with_queue(**fields):
@@ -95,7 +95,7 @@ def test_limits_are_found_with_everything_else():
 
 def test_a_driver_that_refuses_its_settings_is_found_with_its_place(monkeypatch):
     """What only the driver can tell is a problem of its entry."""
-    monkeypatch.setitem(DRIVERS, "limited", BrokenDriver)
+    monkeypatch.setitem(DRIVERS, "limited", f"{__name__}:BrokenDriver")
     assert lines(LIMITED) == ["<yaml>:3:5: app:memory: user: user without password"]
 
 

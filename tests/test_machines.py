@@ -93,7 +93,7 @@ class ToTail(Varied):
 
     varied: ClassVar[dict[str, Any]] = {"returns_to": "tail"}
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """Attach to a queue that forgets places."""
         self._forget_places(queue_id)
         return super().attach(queue_id, limit)
@@ -119,7 +119,7 @@ class ToTail(Varied):
 class CountsReleases(Varied):
     """A driver whose attempts are hand-overs."""
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """Attach to a queue that counts what is returned."""
         memory_queue = self._queue(queue_id)
 
@@ -243,7 +243,7 @@ class PushAttachment(Attachment):
 class Pushing(MemoryDriver):
     """A driver that pushes, as brokers do."""
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """Attach, and have a thread receive."""
         return PushAttachment(super().attach(queue_id, limit), limit)
 
@@ -344,7 +344,7 @@ class Broken(Varied):
             if isinstance(each, MemoryDelivery)
         ]
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """Attach, with deliveries at fault."""
         return BrokenAttachment(super().attach(queue_id, limit), self)
 
@@ -421,7 +421,7 @@ class DeliversTwiceUnseen(DeliversTwice, Uncertain):
 class ForgetsReleases(Broken):
     """Drops what a stop returns."""
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """Attach to a queue that takes nothing back."""
         attachment = super().attach(queue_id, limit)
 
@@ -464,7 +464,7 @@ class ForgetsAtStop(Broken):
 class OverDelivers(Broken):
     """Hands over one more than it was asked for."""
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """Attach to a queue that gives more."""
         attachment = super().attach(queue_id, limit)
         assert isinstance(attachment, BrokenAttachment)
@@ -476,7 +476,7 @@ class OverDelivers(Broken):
 class ForgetsTheLimit(Broken):
     """Takes off the queue for a consumer what it has no room for."""
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """Attach, and receive too much."""
         return PushAttachment(MemoryDriver.attach(self, queue_id, limit), limit + 1)
 
@@ -514,7 +514,7 @@ class RefusesTooEarly(Broken):
 class WakesNoPublisher(Broken):
     """Leaves publishers waiting when there is room again."""
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """Attach to a queue that notifies no publisher."""
         memory_queue = self._queue(queue_id)
 

@@ -34,6 +34,14 @@ def test_a_message_does_not_change():
         message.body = b"other"  # type: ignore[misc]
 
 
+def test_what_only_a_driver_knows_makes_no_difference():
+    """``foreign`` is neither compared nor shown, and stays where the headers change."""
+    message = Message("1", b"{}", {}, foreign=["a secret"])
+    assert message == Message("1", b"{}", {})
+    assert "secret" not in repr(message)
+    assert attrs.evolve(message, headers={"a": 1}).foreign == ["a secret"]
+
+
 def test_a_delivery_needs_its_settlements():
     """A driver's delivery that cannot settle fails when it is made."""
     with pytest.raises(TypeError, match="settle_ack"):

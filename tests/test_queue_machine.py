@@ -50,10 +50,12 @@ class TestOrder(InOrder.TestCase):
 class DropsBufferAtStop(TimedConsumer):
     """Counts the buffer as returned, and returns nothing."""
 
-    def _return(self, current: Any, deliveries: Sequence[Delivery]) -> None:
+    def _return(
+        self, current: Any, taken: Sequence[Delivery], untaken: Sequence[Delivery] = ()
+    ) -> None:
         with self._lock:
-            self._totals["released"] += len(deliveries)
-            self._credits += len(deliveries)
+            self._totals["released"] += len(taken)
+            self._credits += len(taken)
 
 
 class TakesOneTooMany(TimedConsumer):
@@ -93,7 +95,7 @@ class ForgetsToCount(TimedConsumer):
 class AcksTwice(MemoryDriver):
     """Counts every ack twice."""
 
-    def attach(self, queue_id: str, limit: int) -> Any:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Any:
         """Attach to a queue whose acks are doubled."""
         memory_queue = self._queue(queue_id)
         once = MemoryQueue.ack
@@ -104,7 +106,7 @@ class AcksTwice(MemoryDriver):
 class LosesNackWhenFull(MemoryDriver):
     """Drops a nacked message where the queue is full."""
 
-    def attach(self, queue_id: str, limit: int) -> Any:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Any:
         """Attach to a queue that drops what does not fit."""
         memory_queue = self._queue(queue_id)
 
@@ -121,7 +123,7 @@ class LosesNackWhenFull(MemoryDriver):
 class ReleasesToTail(MemoryDriver):
     """Puts released messages behind all others."""
 
-    def attach(self, queue_id: str, limit: int) -> Any:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Any:
         """Attach to a queue that forgets places."""
         memory_queue = self._queue(queue_id)
 
@@ -137,7 +139,7 @@ class ReleasesToTail(MemoryDriver):
 class SettlesTwice(MemoryDriver):
     """Hands out deliveries that any number of settlements work on."""
 
-    def attach(self, queue_id: str, limit: int) -> Any:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Any:
         """Attach with deliveries that nobody can claim for good."""
         attachment = super().attach(queue_id, limit)
         take = attachment.take
@@ -162,7 +164,7 @@ class _Unclaimable(MemoryDelivery):
 class CountsReturnedAsAttempt(MemoryDriver):
     """Counts an attempt when a message is released."""
 
-    def attach(self, queue_id: str, limit: int) -> Any:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Any:
         """Attach to a queue that counts releases."""
         memory_queue = self._queue(queue_id)
 

@@ -32,6 +32,7 @@ from wippy_queue import (
     current_delivery,
 )
 from wippy_queue.drivers.memory import MemoryQueueOptions
+from wippy_queue.errors import ConfigProblem
 
 OTHER = "app:other"
 MEMORY = "app:memory"
@@ -60,7 +61,7 @@ class RecordingDriver(MemoryDriver):
         self.notes.append(f"stop {self.label}")
         super().stop(timeout)
 
-    def attach(self, queue_id, limit):
+    def attach(self, queue_id, limit, options=None):
         self.notes.append(f"attach {queue_id}")
         return super().attach(queue_id, limit)
 
@@ -798,6 +799,22 @@ def test_a_declared_queue_takes_the_place_of_the_implied_one(runtime):
     assert runtime.queues[DEAD].dead_letter_queue is None
     with pytest.raises(QueueFullError):
         runtime.publish(DEAD, "b", timeout=0)
+
+
+def test_a_driver_warns_of_a_queue_added_in_code(caplog):
+    """It is logged with the ID and the field, and the queue is added."""
+
+    class WarningDriver(MemoryDriver):
+        def warnings(self, config):
+            yield ConfigProblem(message="drops messages", path=("options", "max_length"))
+
+    runtime = Runtime()
+    runtime.add_driver(MEMORY, WarningDriver())
+    runtime.add_queue(TASKS, driver=MEMORY)
+    assert caplog.messages == ["app:tasks: options.max_length: drops messages"]
+    [record] = caplog.records
+    assert (record.levelno, record.entry) == (logging.WARNING, TASKS)
+    assert TASKS in runtime.queues
 
 
 def test_a_queue_becomes_a_dead_letter_queue(runtime):

@@ -101,7 +101,7 @@ class Fragile(MemoryDriver):
         self.calls.append("stop")
         super().stop(timeout)
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """Attach so that takes may raise."""
         return FragileAttachment(super().attach(queue_id, limit), self)
 
@@ -276,10 +276,10 @@ def test_an_optional_consumer_that_does_not_start_is_started_later(program: Any)
     made = program(consumer={"startup": "optional"})
     attach, failures = made.driver.attach, [OSError("no channel")]
 
-    def failing(queue_id: str, limit: int) -> Attachment:
+    def failing(queue_id: str, limit: int, options: Any = None) -> Attachment:
         if failures:
             raise failures.pop()
-        return attach(queue_id, limit)
+        return attach(queue_id, limit, options)
 
     made.driver.attach = failing
     made.runtime.start()

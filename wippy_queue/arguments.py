@@ -1,12 +1,25 @@
-"""How the command line reads the values of options."""
+"""How the command line reads the values of options, and says that configuration is wrong."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import click
 
+from .commands.speak import say
+from .errors import ConfigError
 from .fields import FieldError, duration
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """End with 2 where the block raises ``ConfigError``, and say why."""
+    try:
+        yield
+    except ConfigError as error:
+        say(str(error))
+        raise click.exceptions.Exit(2) from None
 
 
 def duration_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:

@@ -5,19 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
 
-from .arguments import duration_of
+from .arguments import duration_of, refused
 from .commands.dead_letters import list_letters, purge_letters, replay_letters, show_letter
+from .commands.opening import Opens
 from .commands.queues import header_of, publish_bodies, purge_queue, show_info
 from .commands.speak import say, show_log
 from .errors import ConfigError, QueueError
+from .runtime import Runtime
 
 FILE_HELP = "FILE is a YAML file, or a folder, which means every _index.yaml below it."
 
-_file = click.argument("file", metavar="FILE")
+OPENS = "opens"
+"""The parameter that makes the runtime a command works on."""
+
+
+def _opens(_ctx: click.Context, _param: click.Parameter, file: str) -> Opens:
+    return partial(Runtime.from_file, file)
+
+
+_file = click.argument(OPENS, metavar="FILE", callback=_opens)
 _queue = click.argument("queue", metavar="QUEUE")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask, as is done on a terminal.")
@@ -33,16 +44,14 @@ _timeout = click.option(
 def _exit_codes() -> Iterator[None]:
     """End with 2 where the arguments or files are wrong, with 1 where it could not be done."""
     show_log("%(levelname)s: %(message)s")
-    try:
-        yield
-    except ConfigError as error:
-        say(str(error))
-        raise click.exceptions.Exit(2) from None
-    except BrokenPipeError:  # as by head; click ends with 1 and says nothing
-        raise
-    except (QueueError, ValueError, OSError) as error:
-        say(str(error))
-        raise click.exceptions.Exit(1) from None
+    with refused():
+        try:
+            yield
+        except (ConfigError, BrokenPipeError):  # as by head; click ends with 1 and says nothing
+            raise
+        except (QueueError, ValueError, OSError) as error:
+            say(str(error))
+            raise click.exceptions.Exit(1) from None
 
 
 def _confirm(question: str, yes: bool) -> None:
@@ -78,7 +87,7 @@ def _headers(
 @_timeout
 @_as_json
 def publish(
-    file: str,
+    opens: Opens,
     queue: str,
     bodies: tuple[str, ...],
     headers: dict[str, Any],
@@ -97,7 +106,7 @@ def publish(
         raise click.UsageError("--id is for one BODY")
     with _exit_codes():
         publish_bodies(
-            file,
+            opens,
             queue,
             bodies,
             headers,
@@ -122,10 +131,12 @@ def publish(
     help="Between two looks of --watch.",
 )
 @_as_json
-def info(file: str, queues: tuple[str, ...], watch: bool, interval: float, as_json: bool) -> None:
+def info(
+    opens: Opens, queues: tuple[str, ...], watch: bool, interval: float, as_json: bool
+) -> None:
     """Show how many messages wait, are delayed and in flight on each QUEUE; on all by default."""
     with _exit_codes():
-        show_info(file, queues, interval if watch else None, as_json)
+        show_info(opens, queues, interval if watch else None, as_json)
 
 
 @click.command(epilog=FILE_HELP)
@@ -133,11 +144,11 @@ def info(file: str, queues: tuple[str, ...], watch: bool, interval: float, as_js
 @_queue
 @_yes
 @_as_json
-def purge(file: str, queue: str, yes: bool, as_json: bool) -> None:
+def purge(opens: Opens, queue: str, yes: bool, as_json: bool) -> None:
     """Remove all messages of QUEUE that are ready or delayed. This cannot be undone."""
     _confirm(f"Remove all messages of {queue}?", yes)
     with _exit_codes():
-        purge_queue(file, queue, as_json)
+        purge_queue(opens, queue, as_json)
 
 
 @click.group("dead-letters")
@@ -161,10 +172,10 @@ def dead_letters() -> None:
     help="The most to show.",
 )
 @_as_json
-def list_command(file: str, queue: str, limit: int, as_json: bool) -> None:
+def list_command(opens: Opens, queue: str, limit: int, as_json: bool) -> None:
     """List the dead letters of QUEUE, the oldest first."""
     with _exit_codes():
-        list_letters(file, queue, limit, as_json)
+        list_letters(opens, queue, limit, as_json)
 
 
 @dead_letters.command("show", epilog=FILE_HELP)
@@ -173,10 +184,12 @@ def list_command(file: str, queue: str, limit: int, as_json: bool) -> None:
 @click.argument("message_id", metavar="ID")
 @_as_json
 @click.pass_context
-def show_command(ctx: click.Context, file: str, queue: str, message_id: str, as_json: bool) -> None:
+def show_command(
+    ctx: click.Context, opens: Opens, queue: str, message_id: str, as_json: bool
+) -> None:
     """Show one dead letter of QUEUE: its body, its headers and why it was given up."""
     with _exit_codes():
-        ctx.exit(not show_letter(file, queue, message_id, as_json))
+        ctx.exit(not show_letter(opens, queue, message_id, as_json))
 
 
 @dead_letters.command("replay", epilog=FILE_HELP)
@@ -189,7 +202,7 @@ def show_command(ctx: click.Context, file: str, queue: str, message_id: str, as_
 @click.pass_context
 def replay_command(
     ctx: click.Context,
-    file: str,
+    opens: Opens,
     queue: str,
     ids: tuple[str, ...],
     to: str | None,
@@ -203,7 +216,7 @@ def replay_command(
     1 where some could not be.
     """
     with _exit_codes():
-        ctx.exit(not replay_letters(file, queue, ids, to, timeout, as_json))
+        ctx.exit(not replay_letters(opens, queue, ids, to, timeout, as_json))
 
 
 @dead_letters.command("purge", epilog=FILE_HELP)
@@ -214,12 +227,12 @@ def replay_command(
 @_as_json
 @click.pass_context
 def purge_command(
-    ctx: click.Context, file: str, queue: str, ids: tuple[str, ...], yes: bool, as_json: bool
+    ctx: click.Context, opens: Opens, queue: str, ids: tuple[str, ...], yes: bool, as_json: bool
 ) -> None:
     """Remove dead letters of QUEUE for good; all by default. This cannot be undone."""
     _confirm(f"Remove {len(ids) or 'all'} dead letters of {queue}?", yes)
     with _exit_codes():
-        ctx.exit(not purge_letters(file, queue, ids, as_json))
+        ctx.exit(not purge_letters(opens, queue, ids, as_json))
 
 
 COMMANDS: tuple[click.Command, ...] = (publish, info, purge, dead_letters)

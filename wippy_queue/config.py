@@ -254,6 +254,8 @@ class _Load:
         for queue_id, queue in queues.items():
             if queue.driver in drivers:
                 self._report(queue_id, queue_problems(queue, drivers[queue.driver]))
+                for warning in drivers[queue.driver].warnings(queue):
+                    self._by_id[queue_id].warn(warning)
         implied = self._implied(queues)
         for consumer_id, consumer in self._consumers.items():
             taken = consumer.queue

@@ -19,6 +19,8 @@ from .codec import CODECS
 from .consumer_config import ConsumerConfig, ConsumerFields
 from .context import Cause, Handling
 from .driver import Attachment, Driver
+from .drivers.options import driver_options_problems, log_warning
+from .drivers.registry import KnownDrivers
 from .errors import ConfigError, ForkedError, StopFromHandlerError, StopTimeoutError
 from .exit_hook import EXIT_TIMEOUT, forget, stop_at_exit
 from .fields import FieldError, check_timeout, problem_of
@@ -33,7 +35,7 @@ from .report import ConsumerInfo, StopReport, Vitals
 from .settlement import LOST, RELEASED, SETTLEMENTS, Settler
 from .structure import structure
 from .watchdog import Watchdog
-from .worker import Worker, describe
+from .worker import Around, Worker, describe
 from .worker_pool import WorkerPool
 
 HAND_BACK_TIMEOUT: Final = 0.1
@@ -49,18 +51,20 @@ class Host:
         before_start: Starts and declares what a consumer needs; called with its ID at the
             beginning of each start. What it returns is for ``started``.
         driver_of: Finds the driver of a queue.
-        publisher: What a ``Tasks`` publishes through inside the handlers.
+        publisher: Returns what a ``Tasks`` publishes through inside the handlers.
         started: Told that the consumer of an ID was started; must not block.
         stopped: Told that a stop of it was requested; must not block.
         failed: Told that it stopped itself, and why; logs that, and must not block.
+        around: Returns what makes the context manager that handlers run in, if there is one.
     """
 
     before_start: Callable[[str], int]
     driver_of: Callable[[str], Driver]
-    publisher: Publishes
+    publisher: Callable[[], Publishes]
     started: Callable[[str, int], None]
     stopped: Callable[[str], None]
     failed: Callable[[str, BaseException], None]
+    around: Callable[[], Around | None]
 
 
 class _Run:
@@ -78,7 +82,7 @@ class _Run:
         idle: How many loops wait.
         waking: Whether one was woken and has not looked yet: more need not be.
         fetching: Whether a loop is out to take deliveries.
-        returning: Whether the buffer is being returned.
+        returning: How many returns of what was buffered are under way.
         failed: Whether it stopped itself, since nothing would come any more.
         baseline: The totals when the stop was requested.
         report: The final report, once the consumer was started again.
@@ -100,7 +104,7 @@ class _Run:
         self.idle = 0
         self.waking = False
         self.fetching = False
-        self.returning = False
+        self.returning = 0
         self.failed = False
         self.baseline: dict[str, int] = {}
         self.report: StopReport | None = None
@@ -108,7 +112,7 @@ class _Run:
     @property
     def in_hand(self) -> bool:
         """Whether deliveries may be on their way from or to the driver."""
-        return self.fetching or self.returning
+        return self.fetching or self.returning > 0
 
     def wake_all(self) -> None:
         """Wake every loop that waits."""
@@ -166,19 +170,29 @@ class Consumer:
         except FieldError as error:
             raise ConfigError([problem_of(error, ("func",))]) from None
         self._read = reader_of(self._handler, ("func",))
-        for name, options in self.config.driver_options.items():
-            known = driver.consumer_options if name == driver.name else None
-            path = ("driver_options", name)
-            if known is None:
-                unknown = FieldError(f"options of {driver.name}", name)
-                raise ConfigError([problem_of(unknown, path)])
-            structure(known, options, path=path)
         self.id = id or f"{queue}.consumer"
+        self._options = self._own_options(driver)
         self._driver = driver
         self._host = host
         self.exit_timeout = EXIT_TIMEOUT
         self._pid: int | None = None
         self._begin()
+
+    def _own_options(self, driver: Driver) -> Any:
+        """Return the options for its driver, ``None`` without; those for others are checked."""
+        options = self.config.driver_options
+        problems = driver_options_problems(
+            options,
+            type(driver),
+            KnownDrivers(),
+            lambda each: each.consumer_options,
+            lambda warning: log_warning(attrs.evolve(warning, entry=self.id)),
+        )
+        if found := list(problems):
+            raise ConfigError(found)
+        if driver.name not in options:
+            return None
+        return structure(driver.consumer_options, options[driver.name])
 
     def _begin(self) -> None:
         """Have all state anew: in a forked child, locks may be held by nobody for ever."""
@@ -275,8 +289,10 @@ class Consumer:
         stop = Cancellation()
         worker = self.worker(stop)
         pool = WorkerPool(self.id, config.concurrency + 1)
-        attachment = self._driver.attach(config.queue, config.prefetch + config.concurrency)
+        limit = config.prefetch + config.concurrency
+        attachment = self._driver.attach(config.queue, limit, self._options)
         run = _Run(attachment, pool, worker, stop)
+        attachment.when_recalled(partial(self._recall, run), config.timeout)
         if config.timeout is not None:
             run.watchdog = Watchdog(
                 f"{self.id}_watchdog",
@@ -307,12 +323,13 @@ class Consumer:
             self._handler,
             CODECS[queue.codec].decode,
             Settler(self._driver, queue, self.id, host.driver_of if host else None),
-            host.publisher if host else Publisher(self._driver),
+            host.publisher() if host else Publisher(self._driver),
             stop,
             read=self._read,
             max_deliveries=queue.retry_policy.max_deliveries,
             auto_ack=self.config.auto_ack,
             timeout=self.config.timeout,
+            around=host.around() if host else None,
         )
 
     @property
@@ -329,6 +346,11 @@ class Consumer:
         False before a start, after the request of a stop, and in a forked child.
         """
         return self._wanted and not self._forked()
+
+    @property
+    def forked(self) -> bool:
+        """Whether it ran before the fork of this process, and not since: only a start helps."""
+        return self._forked()
 
     def request_stop(self) -> None:
         """
@@ -355,7 +377,7 @@ class Consumer:
                 return current
             current.baseline = dict(self._totals)
             current.stop.cancel()
-            current.returning = True
+            current.returning += 1
             buffered = list(self._buffer)
             self._buffer.clear()
             handlings = list(self._running.values())
@@ -368,11 +390,36 @@ class Consumer:
             for handling in handlings:
                 handling.cancel_for(Cause.STOP)
         finally:
-            self._return(current, buffered)
+            self._return(current, buffered, self._untaken(current))
             with self._lock:
-                current.returning = False
+                current.returning -= 1
                 self._changed()
         return current
+
+    def _untaken(self, current: _Run) -> Sequence[Delivery]:
+        try:
+            return current.attachment.untaken()
+        except Exception:  # noqa: BLE001 - whatever a driver raises must not end a stop
+            logger.exception(
+                "%s does not know what it was pushed of %s",
+                self.id,
+                self.config.queue,
+                extra={"queue": str(self.config.queue), "consumer": self.id},
+            )
+            return ()
+
+    def _recall(self, current: _Run) -> None:
+        """Return what waits in the buffer, as its driver asks for; by a thread of that."""
+        with self._lock:
+            if current.stop.cancelled or not self._buffer:
+                return
+            current.returning += 1
+            buffered = list(self._buffer)
+            self._buffer.clear()
+        self._return(current, buffered)
+        with self._lock:
+            current.returning -= 1
+            self._changed()
 
     def _close(self, current: _Run) -> None:
         try:
@@ -400,7 +447,8 @@ class Consumer:
             What became of everything that was held when the stop was first requested.
 
         Raises:
-            StopTimeoutError: Handlers were still running; ``running`` lists them.
+            StopTimeoutError: Handlers were still running; ``running`` lists them. Or the
+                driver had not handed over all settlements; ``waiting_for`` says so.
             StopFromHandlerError: Called by a handler of this consumer; nothing was changed.
 
         Source:
@@ -429,14 +477,28 @@ class Consumer:
             running = list(self._running.values()) if report.running else []
             in_hand = current.report is None and current.in_hand
         forget(self)
-        if running or in_hand:
+        missing = f"what {self.id} returns to its driver" if in_hand else None
+        if not (running or in_hand or self._flush(current, hand_back)):
+            missing = f"what {self.id} has settled, which its broker does not have yet"
+        if running or missing:
             still_running = [describe(handling, self.id) for handling in running]
-            missing = f"what {self.id} returns to its driver" if in_hand else None
             raise StopTimeoutError(report, still_running, waiting_for=missing)
         current.pool.join(deadline)
         if current.watchdog is not None:
             current.watchdog.join(deadline)
         return report
+
+    def _flush(self, current: _Run, deadline: float) -> bool:
+        """Wait until the broker has all settlements; return whether it has."""
+        try:
+            return current.attachment.flush(max(0.0, deadline - time.monotonic()))
+        except Exception:  # noqa: BLE001 - whatever a driver raises must not end a stop
+            logger.exception(
+                "%s cannot hand its settlements over",
+                self.id,
+                extra={"queue": str(self.config.queue), "consumer": self.id},
+            )
+            return False
 
     def refuse_own_handler(self) -> None:
         """Raise ``StopFromHandlerError`` where a handler of this consumer calls."""
@@ -489,7 +551,7 @@ class Consumer:
         return Vitals(
             started=True,
             wanted=wanted,
-            busy=bool(handlings) or current.returning,
+            busy=bool(handlings) or current.returning > 0,
             running=len(handlings),
             stuck=sum(handling.overdue for handling in handlings),
             # They are in the order in which they began.
@@ -602,7 +664,8 @@ class Consumer:
                 self._buffer.extend(taken)
                 current.fetching = False
         if stopping:
-            self._return(current, taken)
+            if taken:
+                self._return(current, taken)
             with self._lock:
                 current.fetching = False
                 self._changed()
@@ -653,10 +716,15 @@ class Consumer:
             extra=log_fields(handling.delivery, self.id),
         )
 
-    def _return(self, current: _Run, deliveries: Sequence[Delivery]) -> None:
-        """Release unstarted deliveries and give their credits back."""
-        if not deliveries:
-            return
+    def _return(
+        self, current: _Run, taken: Sequence[Delivery], untaken: Sequence[Delivery] = ()
+    ) -> None:
+        """
+        Release unstarted deliveries and give the credits back of those that were taken.
+
+        A stop calls it without any too: it tells the driver that no more will come.
+        """
+        deliveries = [*taken, *untaken]
         try:
             current.attachment.release(deliveries)
             lost = sum(delivery.lost for delivery in deliveries)
@@ -672,7 +740,7 @@ class Consumer:
         with self._lock:
             self._totals[LOST] += lost
             self._totals[RELEASED] += len(deliveries) - lost
-            self._credits += len(deliveries)
+            self._credits += len(taken)
             self._wake()
 
     def _record(self, ended: Handling) -> None:

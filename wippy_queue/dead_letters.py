@@ -23,6 +23,7 @@ from .message import (
     Headers,
     Message,
 )
+from .publishing import PUBLISH_TIMEOUT
 from .queues import QueueConfig
 
 BOOKKEEPING: Final = (
@@ -247,6 +248,8 @@ class DeadLetters:
             )
         if timeout is None:
             timeout = config.publish_timeout
+        if timeout is None:
+            timeout = PUBLISH_TIMEOUT
         headers = {key: each for key, each in message.headers.items() if key not in BOOKKEEPING}
         driver.publish(target, [attrs.evolve(message, headers=headers)], timeout)
         delivery.ack()
@@ -278,7 +281,7 @@ class DeadLetters:
                             seen.add(message_id)
                 unsettled = [each for each in unsettled if not each.settled]
         finally:
-            for delivery in reversed(unsettled):
+            for delivery in unsettled:
                 if delivery.try_claim():
                     delivery.settle_release()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import attrs
 
 from .cancellation import Cancellation
+from .errors import ConfigProblem
 from .ids import EntryId
 from .log import logger
 from .message import Delivery, Message
@@ -32,7 +33,8 @@ class Features:
         max_delay: The largest delay in seconds, ``None`` where there is no limit.
         delay_step: Seconds to which delays are rounded up; 0 means exact.
         release_counts: Whether a release counts as a delivery.
-        returns_to: Where a released message goes: its old ``place``, the ``head`` or the ``tail``.
+        returns_to: Where a released message goes: its old ``place``, the ``head`` (behind those
+            that were returned before it, or ahead of them) or the ``tail``.
         ordered: Whether one consumer gets messages in the order of their publishing.
         max_length: How a maximum length holds: ``exact``, ``loose`` or ``none``.
         wakes_publishers: Whether a publisher that waits for room is woken by it.
@@ -46,6 +48,8 @@ class Features:
         lease: Seconds after which the broker takes back what nobody extends, ``None`` for never.
         longest_hold: Seconds that a delivery can be held at most, ``None`` where there is no
             limit.
+        redeclares: Whether a declaration with other options changes a queue; where it does not,
+            it is a ``ConfigError`` that names both.
     """
 
     durable: bool
@@ -65,6 +69,7 @@ class Features:
     priorities: int = 0
     lease: float | None = None
     longest_hold: float | None = None
+    redeclares: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -122,7 +127,45 @@ class Attachment(ABC):
         Take nothing more, and wake a waiting ``take``.
 
         Does not wait for it. May be called from any thread, and again. Deliveries that were
-        taken stay the consumer's to settle.
+        taken stay the consumer's to settle. A consumer calls ``untaken`` next, and then
+        ``release`` with its buffer and what that returned, be it nothing. What a ``take`` was
+        about to return it releases by itself, before or after.
+        """
+
+    def untaken(self) -> Sequence[Delivery]:
+        """
+        Return what a broker has pushed and nobody has taken; called after ``close``.
+
+        They count as handed over, and the consumer returns them after its own.
+        """
+        return ()
+
+    def flush(self, timeout: float) -> bool:
+        """
+        Wait until the broker was given all settlements; return whether it was.
+
+        Called by a stop of the consumer once its handlers have ended and its buffer is
+        released. Where it returns false or raises, the stop is a ``StopTimeoutError``.
+
+        Args:
+            timeout: Seconds to wait, at least 0.
+        """
+        return True
+
+    def when_recalled(  # noqa: B027 - most drivers can be held from for ever
+        self, callback: Callable[[], None], timeout: float | None
+    ) -> None:
+        """
+        Have ``callback`` called when unstarted deliveries have to go back to the broker.
+
+        Called once, before the first ``take``. A driver whose ``Features.longest_hold`` is
+        bounded calls back, from any thread, early enough for a handler that begins at that
+        moment and takes ``timeout``. The callback releases what the consumer has not started.
+
+        Args:
+            callback: Takes the locks of the consumer and calls ``release``, and does not block
+                beyond that. It may be called again, and does nothing after a stop.
+            timeout: Seconds that a handler may take, ``None`` where that is not limited.
         """
 
     @property
@@ -236,13 +279,15 @@ class Driver(ABC):
         """
 
     @abstractmethod
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: Any = None) -> Attachment:
         """
         Attach a consumer to a queue. Does not block.
 
         Args:
             queue_id: A declared queue.
             limit: The most deliveries that the consumer will hold unsettled at any time.
+            options: The consumer's ``driver_options``, as ``consumer_options``; ``None`` where
+                it gives none.
 
         Raises:
             QueueNotFoundError: There is no such queue.
@@ -306,6 +351,31 @@ class Driver(ABC):
         for delivery in deliveries:
             delivery.release()
         return [delivery.message for delivery in deliveries]
+
+    def held(self, queue_id: str) -> int:
+        """
+        Return how many deliveries of a queue are on their way to or from this driver's callers.
+
+        For drivers whose counts are not exact: whoever waits for a queue to be idle takes it
+        for ``QueueInfo.in_flight`` where that is ``None``. Does not block.
+        """
+        return 0
+
+    def problems(self, config: QueueConfig) -> Iterable[ConfigProblem]:
+        """
+        Return what of a queue's configuration cannot be, besides options and ``Features``.
+
+        Asked before anything starts. Does not block. The paths start at the queue's fields.
+        """
+        return ()
+
+    def warnings(self, config: QueueConfig) -> Iterable[ConfigProblem]:
+        """
+        Return what is allowed in a queue's configuration, and loses messages. Does not block.
+
+        The paths of the problems start at the queue's fields.
+        """
+        return ()
 
     # -- failures ----------------------------------------------------------------------
 

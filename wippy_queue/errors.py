@@ -182,7 +182,7 @@ class AlreadySettledError(QueueError):
 
 class StopTimeoutError(QueueError, TimeoutError):
     """
-    Handlers were still running at the deadline of a stop.
+    Handlers were still running at the deadline of a stop, or what they settled was not safe.
 
     Attributes:
         report: What became of everything that was held.

@@ -65,6 +65,18 @@ class EnvText(FilledText):
     __slots__ = ()
 
 
+@attrs.frozen
+class Unshown:
+    """
+    Stands in an error for a value that it must not show, such as a URL with a password.
+
+    Attributes:
+        description: What the error says instead.
+    """
+
+    description: str
+
+
 def shown(text: str) -> str:
     """Return text as an error shows it: never what an environment variable holds."""
     return printable(text.placeholder if isinstance(text, FilledText) else text)
@@ -74,6 +86,8 @@ def describe(value: object) -> str:
     """Return a value as an error shows it: short, and never what an environment variable holds."""
     if isinstance(value, FilledText):
         return f"the value of {shown(value)}"
+    if isinstance(value, Unshown):
+        return value.description
     if value is None:
         return "nothing"
     if isinstance(value, bool):

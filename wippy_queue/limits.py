@@ -12,6 +12,7 @@ from .queues import QueueConfig
 
 def queue_problems(config: QueueConfig, driver: Driver) -> Iterator[ConfigProblem]:
     """Yield what a queue asks for and its driver cannot do. Does not block."""
+    yield from driver.problems(config)
     longest = driver.features(config).max_delay
     for name in ("initial_delay", "max_delay"):
         delay = getattr(config.retry, name)

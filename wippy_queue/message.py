@@ -45,11 +45,14 @@ class Message:
         id: The message's id: text, at most 255 bytes in UTF-8.
         body: The encoded body.
         headers: Text to text, number or truth value; never changed once made.
+        foreign: What the driver that it came from would lose otherwise, because headers cannot
+            carry it; nobody else looks into it. Two messages may be equal without it.
     """
 
     id: str
     body: bytes
     headers: Headers
+    foreign: object = attrs.field(default=None, eq=False, repr=False)
 
 
 class Delivery(ABC):
@@ -127,6 +130,14 @@ class Delivery(ABC):
         """Return it to its queue unstarted, with no attempt counted. Raises like ``ack``."""
         self.claim()
         self.settle_release()
+
+    def flush(self) -> None:  # noqa: B027 - most drivers keep nothing back
+        """
+        Hand over now what ``ack`` may keep for a moment, before a handler starts.
+
+        Called after the ack of ``auto_ack``. Blocks for a moment at most. Where the delivery is
+        lost after it, or it raises, no handler starts: the message is brought back.
+        """
 
     def lose(self) -> None:
         """

@@ -11,6 +11,7 @@ import attrs
 from . import config as configuration
 from .consumer import Consumer, Host
 from .driver import Driver, QueueInfo
+from .drivers.options import log_warning
 from .errors import (
     ConfigError,
     ConfigProblem,
@@ -22,6 +23,7 @@ from .errors import (
 )
 from .fields import nearest
 from .function import Handler
+from .idle import Counts
 from .ids import EntryId
 from .lifecycle import Lifecycle
 from .limits import consumer_problems, queue_problems
@@ -90,6 +92,8 @@ class Parts:
         owner = self.driver(driver).driver
         config = configuration.queue_config(queue_id, driver, fields, type(owner))
         _refuse(queue_problems(config, owner))
+        for warning in owner.warnings(config):
+            log_warning(attrs.evolve(warning, entry=queue_id))
         self._declare({queue_id: config})
 
     def add_consumer(
@@ -162,6 +166,14 @@ class Parts:
         except QueueNotFoundError:
             self.queue(queue_id)
             return QueueInfo(message_count=0, ready=0, delayed=0, in_flight=0, consumer_count=0)
+
+    def counts(self, queue_id: str) -> Counts:
+        """Return a queue's counts, for whoever waits until nothing is left of it."""
+        config = self.queue(queue_id)
+        driver = self.driver_of(queue_id)
+        # Before the counts: what is returned in between is seen there.
+        held = driver.held(queue_id)
+        return Counts(self.info(queue_id), held, driver.features(config).exact_counts)
 
     def all_queues(self) -> dict[str, QueueConfig]:
         """Return the queues by ID, with the dead-letter queues that nobody declared."""

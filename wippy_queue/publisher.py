@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
+
+import attrs
 
 from .codec import CODECS
 from .context import current_handling
@@ -15,7 +17,7 @@ from .errors import Cancelled, CodecError, PublishError
 from .fields import check_timeout
 from .message import EXPIRES_AT, TIMESTAMP, HeaderValue, Message, is_reserved
 from .message_ids import MessageIds
-from .publishing import QUEUE_TIMEOUT, Timeout, check_delay, check_ttl, each_of
+from .publishing import PUBLISH_TIMEOUT, QUEUE_TIMEOUT, Timeout, check_delay, check_ttl, each_of
 from .queues import QueueConfig
 
 BATCH: Final = 100
@@ -27,6 +29,50 @@ LONGEST_TEXT: Final = 255
 _IDS = MessageIds()
 
 
+@attrs.frozen
+class Prepared:
+    """
+    Messages that were checked and encoded, to be handed over later; made by ``prepare``.
+
+    Attributes:
+        config: Their queue.
+        messages: The messages, in order.
+        delay: Seconds until they may be handed to a consumer, from the ``send`` on.
+        timeout: Seconds to wait for room or a connection, for each batch.
+        publisher: Returns what hands them over.
+    """
+
+    config: QueueConfig
+    messages: Sequence[Message]
+    delay: float
+    timeout: Timeout
+    publisher: Callable[[], Publisher]
+
+    @property
+    def ids(self) -> list[str]:
+        """The messages' ids, in order."""
+        return [message.id for message in self.messages]
+
+    def send(self) -> None:
+        """
+        Hand them over, in order and in batches. Blocks like ``publish``; to be called once.
+
+        Raises:
+            PublishError: Or one of its kinds, as ``publish`` raises them; ``accepted``,
+                ``refused`` and ``unknown`` tell all ids.
+            Cancelled: The calling handler was cancelled while it waited for room.
+        """
+        publisher, ids = self.publisher(), self.ids
+        for start in range(0, len(ids), BATCH):
+            batch = list(self.messages[start : start + BATCH])
+            try:
+                publisher.hand_over(self.config, batch, self.delay, self.timeout)
+            except PublishError as error:
+                error.accepted = (*ids[:start], *error.accepted)
+                error.refused = (*error.refused, *ids[start + BATCH :])
+                raise
+
+
 class Publisher:
     """
     Puts messages on the queues of one driver.
@@ -35,10 +81,15 @@ class Publisher:
 
     Args:
         driver: The driver.
+        publish_timeout: Returns the seconds that a publish waits on a queue that sets no
+            ``publish_timeout``; 5 by default.
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(
+        self, driver: Driver, publish_timeout: Callable[[], float] = lambda: PUBLISH_TIMEOUT
+    ) -> None:
         self._driver = driver
+        self._publish_timeout = publish_timeout
 
     def publish(
         self,
@@ -88,7 +139,7 @@ class Publisher:
         config = self._driver.queue_config(queue_id)
         expires = None if ttl is None else _expiry(ttl)
         message = _message(config, body, headers, message_id, expires)
-        self._hand_over(config, [message], delay, timeout)
+        self.hand_over(config, [message], delay, timeout)
         return message.id
 
     def publish_many(
@@ -131,7 +182,7 @@ class Publisher:
             try:
                 expires = None if ttl is None else _expiry(ttl)
                 batch = [_message(config, body, headers, None, expires) for body in chunk]
-                self._hand_over(config, batch, delay, timeout)
+                self.hand_over(config, batch, delay, timeout)
             except PublishError as error:
                 error.accepted = (*accepted, *error.accepted)
                 raise
@@ -151,13 +202,60 @@ class Publisher:
             accepted.extend(message.id for message in batch)
         return accepted
 
-    def _hand_over(
+    def prepare(
+        self,
+        config: QueueConfig,
+        bodies: Iterable[Any],
+        headers: Mapping[str, HeaderValue] | None = None,
+        *,
+        message_id: str | None = None,
+        delay: float = 0.0,
+        ttl: float | None = None,
+        timeout: Timeout = QUEUE_TIMEOUT,
+        through: Callable[[], Publisher] | None = None,
+    ) -> Prepared:
+        """
+        Check and encode messages that are to be handed over later.
+
+        Does not block, and needs no driver that runs.
+
+        Args:
+            config: The queue; it need not be declared yet.
+            bodies: The bodies, one for each message, all of which are read.
+            headers: As ``publish`` takes them; and so the others.
+            message_id: The id, for one body alone.
+            delay: Seconds, from the hand-over on.
+            ttl: Seconds, from now on.
+            timeout: Seconds, for each batch of 100.
+            through: Returns the publisher that hands them over, by default this one.
+
+        Raises:
+            CodecError: The codec cannot carry a body.
+            PublishError: The id or a header is refused, or the delay is more than the driver
+                can do.
+            ValueError: ``delay``, ``ttl`` or ``timeout`` is no such number.
+            TypeError: ``bodies`` is one body.
+        """
+        if timeout is not QUEUE_TIMEOUT:
+            check_timeout(timeout)
+        expires = None if ttl is None else _expiry(ttl)
+        messages = [
+            _message(config, body, headers, message_id, expires) for body in each_of(bodies)
+        ]
+        if delay != 0:
+            self._check_delay(config, messages, delay)
+        return Prepared(config, messages, delay, timeout, through or (lambda: self))
+
+    def hand_over(
         self, config: QueueConfig, messages: list[Message], delay: float, timeout: Timeout
     ) -> None:
+        """Hand messages to the driver, which takes them together; blocks like ``publish``."""
         if delay != 0:
             self._check_delay(config, messages, delay)
         if timeout is QUEUE_TIMEOUT:
             timeout = config.publish_timeout
+            if timeout is None:
+                timeout = self._publish_timeout()
         else:
             check_timeout(timeout)
         handling = current_handling()

@@ -16,6 +16,9 @@ class QueueTimeout(enum.Enum):
     QUEUE_TIMEOUT = "the queue's publish_timeout"
 
 
+PUBLISH_TIMEOUT: Final = 5.0
+"""Seconds that a publish waits where neither it nor its queue nor its publisher says."""
+
 QUEUE_TIMEOUT: Final = QueueTimeout.QUEUE_TIMEOUT
 """The default of a publish's timeout: the queue's ``publish_timeout``."""
 

@@ -78,7 +78,8 @@ class QueueConfig:
             Only that of the queue's driver counts. Giving both is an error.
         queue_name: Its name on the broker; by default the name of its ID.
         codec: How bodies become bytes: ``json/plain``, of which ``json`` is an alias.
-        publish_timeout: Seconds that a publish waits when it is given no timeout.
+        publish_timeout: Seconds that a publish waits when it is given no timeout; ``None`` for
+            what its publisher has for all such queues, 5 by default.
         retry: Attempts and the delays between them.
         dead_letter: Where messages go that are given up. ``None`` marks a queue that holds
             dead letters itself: what its consumers fail on stays in it.
@@ -93,7 +94,7 @@ class QueueConfig:
     driver_options: Mapping[str, Any] = checked(_options, factory=dict)
     queue_name: str = checked(text)
     codec: str = checked(codec_name, default="json/plain")
-    publish_timeout: float = checked(duration, default=5.0)
+    publish_timeout: float | None = checked(optional(duration), default=None)
     retry: RetryPolicy = attrs.field(factory=RetryPolicy, converter=retry_policy)
     dead_letter: DeadLetter | None = attrs.field(factory=DeadLetter, converter=_dead_letter)
 
@@ -192,6 +193,6 @@ class QueueFields(TypedDict, total=False):
     driver_options: Mapping[str, Any]
     queue_name: str
     codec: str
-    publish_timeout: float
+    publish_timeout: float | None
     retry: RetryPolicy | Mapping[str, object]
     dead_letter: DeadLetter | Mapping[str, object]

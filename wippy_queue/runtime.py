@@ -21,27 +21,31 @@ from .dead_letters import DeadLetters
 from .driver import Driver, QueueInfo
 from .errors import (
     ConfigError,
+    ConfigProblem,
     ForkedError,
     UnavailableError,
 )
 from .exit_hook import EXIT_TIMEOUT, forget, stop_at_exit
 from .fields import check_timeout
+from .first_use import FirstUse
+from .function import Handler
 from .health import Health, State
-from .idle import Quiet, wait_until_quiet
+from .idle import Counts, Quiet, wait_until_quiet
 from .lifecycle import Lifecycle, lifecycle_of
 from .log import logger
 from .message import HeaderValue
 from .parts import Parts
-from .publisher import Publisher
-from .publishing import QUEUE_TIMEOUT, Timeout
+from .publisher import Prepared, Publisher
+from .publishing import PUBLISH_TIMEOUT, QUEUE_TIMEOUT, Publishes, Timeout
 from .queues import QueueConfig, QueueFields
 from .report import StopReport
 from .supervision.checkup import CheckUp, forked
-from .supervision.driver_part import DriverPart, declare, declared
+from .supervision.driver_part import DriverPart, declare, declared, knows
 from .supervision.starter import Starter
 from .supervision.stopping import Stopping
 from .tasks import Tasks
 from .typed_queue import TypedQueue
+from .worker import Around
 
 T = TypeVar("T")
 
@@ -57,6 +61,16 @@ class Runtime:
     Attributes:
         exit_timeout: Seconds that the exit of the interpreter waits for handlers where nobody
             stopped the runtime, 1 by default; may be set.
+        publish_timeout: Seconds that a publish waits on a queue that sets no
+            ``publish_timeout``, 5 by default; may be set.
+        around_handlers: Makes a context manager that each handler runs in, for what a web
+            framework does around a request; may be set before the start. Gets whether the
+            thread is one of a pool, and not that of a caller of ``drain``.
+        before_drain: Called by ``drain`` before it begins, and by ``published``, for publishes
+            that wait for something which does not come in a test; may be set.
+        task_publisher: What tasks that are bound from now on publish through, and all tasks
+            inside handlers; the runtime itself by default; may be set before the start.
+        warnings: What the files have that works, and is probably not meant; each was logged.
     """
 
     def __init__(self) -> None:
@@ -67,10 +81,11 @@ class Runtime:
         host = Host(
             before_start=self._start_needs,
             driver_of=self._driver_of,
-            publisher=self,
+            publisher=lambda: self.task_publisher,
             started=self._consumer_started,
             stopped=self._consumer_stopped,
             failed=self._failed,
+            around=lambda: self.around_handlers,
         )
         self._parts = Parts(host)
         self._starter = Starter(self._parts)
@@ -81,8 +96,14 @@ class Runtime:
         self._state = State.UNKNOWN
         # The publishers of queues whose drivers run: read without the lock, as one look-up.
         self._publishers: dict[str, Publisher] = {}
+        self._first_use: FirstUse[Publisher] = FirstUse("wippy_queue_first_use")
         self._pid: int | None = None
         self.exit_timeout = EXIT_TIMEOUT
+        self.publish_timeout = PUBLISH_TIMEOUT
+        self.around_handlers: Around | None = None
+        self.before_drain: Callable[[], object] | None = None
+        self.task_publisher: Publishes = self
+        self.warnings: tuple[ConfigProblem, ...] = ()
 
     # -- making ------------------------------------------------------------------------
 
@@ -121,6 +142,7 @@ class Runtime:
     def _of(cls, config: configuration.Config) -> Self:
         runtime = cls()
         runtime._parts.add_all(config)
+        runtime.warnings = config.warnings
         for driver_id, part in runtime._parts.drivers.items():
             part.driver.when_failed(partial(runtime._failed, driver_id))
         runtime.bind(*(each for each in config.functions.values() if isinstance(each, Tasks)))
@@ -234,6 +256,11 @@ class Runtime:
         """The consumers by ID."""
         return MappingProxyType(self._parts.consumers)
 
+    @property
+    def functions(self) -> Mapping[str, Handler]:
+        """The functions that files declare, by ID."""
+        return MappingProxyType(self._parts.functions)
+
     def consumer(self, id: str) -> Consumer:
         """Return a consumer, to start, stop or ask it. Raises ``ConsumerNotFoundError``."""
         return self._parts.consumer(id)
@@ -273,7 +300,7 @@ class Runtime:
             self._parts.queue(each.queue)
             each.check()
         for each in tasks:
-            each.publish_through(self)
+            each.publish_through(self.task_publisher)
 
     @overload
     def queue(self, queue_id: str) -> TypedQueue[Any]: ...
@@ -311,9 +338,10 @@ class Runtime:
         Put a message on a queue, as ``Publisher.publish`` does.
 
         Needs no ``start``: it starts the queue's driver, and nothing else, where it does not
-        run. After ``stop`` it raises ``UnavailableError`` until the next ``start``.
+        run. A broker that does not answer within ``timeout`` goes on being connected to in the
+        background. After ``stop`` it raises ``UnavailableError`` until the next ``start``.
         """
-        return self._publisher(queue_id).publish(
+        return self._publisher(queue_id, timeout).publish(
             queue_id,
             body,
             headers,
@@ -334,29 +362,96 @@ class Runtime:
         timeout: Timeout = QUEUE_TIMEOUT,
     ) -> list[str]:
         """Put many messages on a queue, as ``Publisher.publish_many``; else like ``publish``."""
-        return self._publisher(queue_id).publish_many(
+        return self._publisher(queue_id, timeout).publish_many(
             queue_id, bodies, headers, delay=delay, ttl=ttl, timeout=timeout
         )
 
-    def _publisher(self, queue_id: str) -> Publisher:
+    def prepare(
+        self,
+        queue_id: str,
+        bodies: Iterable[Any],
+        headers: Mapping[str, HeaderValue] | None = None,
+        *,
+        message_id: str | None = None,
+        delay: float = 0.0,
+        ttl: float | None = None,
+        timeout: Timeout = QUEUE_TIMEOUT,
+    ) -> Prepared:
+        """
+        Check and encode messages now, to be handed over by ``send()`` later.
+
+        For integrations that publish after a commit. As ``Publisher.prepare``; starts nothing.
+
+        Raises:
+            QueueNotFoundError: There is no such queue.
+        """
+        config = self._parts.queue(queue_id)
+        return self._new_publisher(self._parts.driver_of(queue_id)).prepare(
+            config,
+            bodies,
+            headers,
+            message_id=message_id,
+            delay=delay,
+            ttl=ttl,
+            timeout=timeout,
+            through=lambda: self._publisher(queue_id, timeout),
+        )
+
+    def _publisher(self, queue_id: str, timeout: Timeout = None) -> Publisher:
+        """Return the publisher of a queue whose driver runs, started within a publish's timeout."""
         publishers = self._publishers
         publisher = publishers.get(queue_id)
         if publisher is not None:
             return publisher
-        self._check_process()
+        if self._forked():
+            return self._publisher_in_child(queue_id)
         if not self._stopped and declared(driver := self._parts.driver_of(queue_id), queue_id):
             # Without the lock, which another thread may hold for long while it starts parts.
-            publisher = publishers[queue_id] = Publisher(driver)
+            publisher = publishers[queue_id] = self._new_publisher(driver)
             return publisher
         self._refuse_while_down(queue_id)
+        config = self._parts.queue(queue_id)
+        if timeout is QUEUE_TIMEOUT:
+            wait = config.publish_timeout
+            timeout = self.publish_timeout if wait is None else wait
+        check_timeout(timeout)
+        has_broker = self._parts.driver_of(queue_id).features(config).durable
+        if not has_broker or not isinstance(timeout, int | float) or not timeout:
+            return self._start_publisher(queue_id)
+        started = self._first_use.within(
+            queue_id, lambda: self._start_publisher(queue_id), float(timeout)
+        )
+        if started is None:
+            raise UnavailableError(
+                f"{config.driver} did not start within {timeout:g} s; that goes on", queue=queue_id
+            )
+        return started
+
+    def _start_publisher(self, queue_id: str) -> Publisher:
         with self._lock:
             config = self._parts.queue(queue_id)
             self._refuse_when_stopped(queue_id)
             self._start_parts([str(config.driver)], tolerant=False)
             driver = self._parts.driver_of(queue_id)
             declare(driver, config)
-            publisher = self._publishers[queue_id] = Publisher(driver)
+            publisher = self._publishers[queue_id] = self._new_publisher(driver)
             return publisher
+
+    def _publisher_in_child(self, queue_id: str) -> Publisher:
+        """
+        Return a publisher that a forked child may use, whose driver ran before the fork.
+
+        Whether it can publish all the same is for the driver to say. Takes no lock: nobody may
+        hold it for ever.
+        """
+        driver = self._parts.driver_of(queue_id)
+        was_started = self._parts.driver(str(self._parts.queue(queue_id).driver)).started
+        if self._stopped or not was_started or not knows(driver, queue_id):
+            self._check_process()
+        return self._new_publisher(driver)
+
+    def _new_publisher(self, driver: Driver) -> Publisher:
+        return Publisher(driver, lambda: self.publish_timeout)
 
     def info(self, queue_id: str) -> QueueInfo:
         """
@@ -368,6 +463,11 @@ class Runtime:
         Raises:
             QueueNotFoundError: There is no such queue.
         """
+        self._reach(queue_id)
+        return self._parts.info(queue_id)
+
+    def _reach(self, queue_id: str) -> None:
+        """Have a queue's driver running, and the queue declared where that may hold something."""
         driver = self._parts.driver_of(queue_id)
         # Another process may have put dead letters on a queue that this one never needed.
         is_known = (
@@ -375,7 +475,6 @@ class Runtime:
         )
         if not self._stopped and not (driver.running and is_known):
             self._publisher(queue_id)
-        return self._parts.info(queue_id)
 
     def dead_letters(self, queue_id: str) -> DeadLetters:
         """
@@ -415,7 +514,7 @@ class Runtime:
 
     # -- start and stop ----------------------------------------------------------------
 
-    def start(self, consumers: bool | Iterable[str] = True) -> None:
+    def start(self, consumers: bool | Iterable[str] = True, *, optional: bool = False) -> None:
         """
         Start drivers and consumers, dependencies first.
 
@@ -428,6 +527,7 @@ class Runtime:
             consumers: True for the consumers with ``auto_start``, false for none, or the IDs
                 of exactly those to start. Drivers with ``auto_start``, and what the started
                 parts need, start in each case.
+            optional: Whether every part is taken as one with ``startup: optional``.
 
         Raises:
             ConsumerNotFoundError: There is no such consumer.
@@ -439,6 +539,7 @@ class Runtime:
         if self._forked():
             self._lock = threading.RLock()
             self._publishers = {}
+            self._first_use = FirstUse("wippy_queue_first_use")
             self._choice, self._stopped, self._state = None, False, State.UNKNOWN
             self._pid = None
             self._starter.begin()
@@ -457,7 +558,7 @@ class Runtime:
             wanted = [key for key, part in drivers.items() if part.lifecycle.auto_start]
             wanted += [key for key, each in all_consumers.items() if self._would_start(each)]
             try:
-                self._start_parts(wanted)
+                self._start_parts(wanted, optional=optional)
             except BaseException:
                 self._choice, self._stopped, self._state = before
                 if self._stopped:
@@ -480,7 +581,9 @@ class Runtime:
             return consumer.id in self._choice
         return bool(self._choice) and consumer.config.lifecycle.auto_start
 
-    def _start_parts(self, wanted: Iterable[str], *, tolerant: bool = True) -> None:
+    def _start_parts(
+        self, wanted: Iterable[str], *, tolerant: bool = True, optional: bool = False
+    ) -> None:
         """Start parts and what they need, as ``Starter.start``."""
         wanted = list(wanted)
         if not wanted:
@@ -488,7 +591,7 @@ class Runtime:
         stop_at_exit(self)
         before, self._pid = self._pid, os.getpid()
         try:
-            self._starter.start(wanted, tolerant=tolerant)
+            self._starter.start(wanted, tolerant=tolerant, optional=optional)
         except BaseException:
             self._pid = before
             raise
@@ -581,7 +684,7 @@ class Runtime:
                 Quiet.READY_AND_IN_FLIGHT,
                 consumers,
                 # Not info, which starts what does not run.
-                lambda each: self._parts.info(each.config.queue),
+                lambda each: self._parts.counts(each.config.queue),
                 deadline,
                 self._starter,
             )
@@ -630,7 +733,8 @@ class Runtime:
 
         Blocks until, at one moment, every queue that a running consumer of this runtime reads
         has nothing ready, delayed (retries included) or in flight, and none of its handlers
-        runs. Dead-letter queues that nobody consumes do not count.
+        runs. Dead-letter queues that nobody consumes do not count. Where a driver's counts are
+        not exact (``Features.exact_counts``), nothing may be left for a quarter of a second.
 
         Args:
             timeout: Seconds, at least 0; ``None`` waits without end.
@@ -648,12 +752,16 @@ class Runtime:
         left = wait_until_quiet(
             Quiet.EVERYTHING,
             consumers,
-            lambda each: self.info(each.config.queue),
+            lambda each: self._counts(each.config.queue),
             deadline,
             self._starter,
         )
         if left:
             raise TimeoutError(f"not idle after {timeout:g} s: {'; '.join(left)}")
+
+    def _counts(self, queue_id: str) -> Counts:
+        self._reach(queue_id)
+        return self._parts.counts(queue_id)
 
     def __enter__(self) -> Self:
         """Start."""

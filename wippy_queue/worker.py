@@ -10,6 +10,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -23,6 +25,9 @@ from .message import DEAD_LETTER_REASON, EXPIRES_AT, Delivery, Headers
 from .publishing import Publishes
 from .report import RunningMessage
 from .settlement import Settler
+
+Around = Callable[[bool], AbstractContextManager[object]]
+"""Makes the context manager that a handler runs in; gets whether its thread is one of a pool."""
 
 
 class Worker:
@@ -40,6 +45,8 @@ class Worker:
         max_deliveries: Hand-overs by the broker above which nothing is started; 0 for no limit.
         auto_ack: Whether to ack before the handler starts.
         timeout: Seconds that a handler may take, ``None`` for no limit.
+        around: Makes the context manager that a handler runs in, by whether its thread is one
+            of a pool; what that raises, the handler raises.
 
     Attributes:
         alone: Whether nobody else handles anything meanwhile; false where nobody sets it.
@@ -60,6 +67,7 @@ class Worker:
         max_deliveries: int = 0,
         auto_ack: bool = False,
         timeout: float | None = None,
+        around: Around | None = None,
     ) -> None:
         self._consumer = consumer
         self._handler = handler
@@ -73,6 +81,7 @@ class Worker:
         self.timeout = timeout
         self.pid = os.getpid()
         self.settle = settler.settle
+        self._call_handler = handler if around is None else partial(self._handle_within, around)
         self.alone = False
         self.on_failure: Callable[[BaseException], None] | None = None
 
@@ -157,7 +166,11 @@ class Worker:
     def _run_handler(self, handling: Handling) -> None:
         """Call the handler in a context of its own, and conclude."""
         if self._auto_ack:
-            handling.settled_as = self._settler.settle(handling.delivery, Ack())
+            settled_as = self._settler.settle(handling.delivery, Ack())
+            handling.delivery.flush()
+            if handling.delivery.lost:  # the broker did not get the ack, and brings it back
+                return
+            handling.settled_as = settled_as
         # In no variable here: what the handler raised has a traceback that leads to this frame,
         # and a circle would keep the body until the next garbage collection.
         self._conclude(handling, contextvars.Context().run(self._call, handling))
@@ -181,7 +194,11 @@ class Worker:
         def is_stopped() -> bool:
             return handling.cause is Cause.STOP or (handling.cause is None and self._stop.cancelled)
 
-        return run(self._handler, handling.body, is_stopped)
+        return run(self._call_handler, handling.body, is_stopped)
+
+    def _handle_within(self, around: Around, body: Any) -> object:
+        with around(not self.alone):
+            return self._handler(body)
 
     def _log_too_late(self, handling: Handling, outcome: Outcome) -> None:
         logger.error(

@@ -50,7 +50,7 @@ class Faulty(MemoryDriver):
         declared.__class__ = self.queue_class
         self.__dict__.setdefault("declared", []).append(declared)
 
-    def attach(self, queue_id, limit):
+    def attach(self, queue_id, limit, options=None):
         attachment = super().attach(queue_id, limit)
         attachment.__class__ = self.attachment_class
         return attachment

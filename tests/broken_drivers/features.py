@@ -7,10 +7,13 @@ from typing import Any
 import attrs
 
 from wippy_queue import (
+    ConfigError,
     MessageTooLargeError,
     QueueConfig,
 )
 from wippy_queue.drivers.memory import MemoryDriver, MemoryQueue
+from wippy_queue.errors import ConfigProblem
+from wippy_queue.structure import structure
 
 from .base import Faulty, found_by
 
@@ -19,7 +22,8 @@ class Limited(Faulty):
     """
     Has a largest size, counts deliveries, takes nothing delayed, and extends its leases.
 
-    It is honest, and has no fault.
+    Its queues keep the maximum length that they were declared with first. It is honest, and
+    has no fault.
     """
 
     size = 1000
@@ -36,6 +40,19 @@ class Limited(Faulty):
             counts: dict[str, int] = self.__dict__.setdefault("counts", {})
             counts[id] = counts.get(id, 0) + 1
             return counts[id]
+
+    def declare_queue(self, config):
+        bound, declared = self.bound_of(config), self._configs.get(config.id)
+        if declared is not None and (kept := self.bound_of(declared)) != bound:
+            self.refuse(config, f"options.max_length: the queue has {kept}, got {bound}")
+        super().declare_queue(config)
+
+    def bound_of(self, config: QueueConfig) -> int | None:
+        options = config.options_of(self.name)
+        return structure(self.queue_options, options, path=("options",)).max_length
+
+    def refuse(self, config: QueueConfig, reason: str) -> None:
+        raise ConfigError([ConfigProblem(message=reason)])
 
     def publish(self, queue_id, messages, *args, **kwargs):
         if large := [each.id for each in messages if len(each.body) > self.size]:
@@ -54,6 +71,7 @@ class Limited(Faulty):
             takes_delayed=False,
             browsing=False,
             lease=self.lease,
+            redeclares=False,
         )
 
 
@@ -118,3 +136,37 @@ class LosesItsLeases(Limited):
             held = self.__dict__.get("held", [])
             self.queue.extend(each._stored for each in held if each.try_claim())
             held.clear()
+
+
+@found_by("other_declaration_is_refused_where_the_features_say")
+class RedeclaresUnasked(Limited):
+    """It says that a queue keeps its options, and changes them."""
+
+    def refuse(self, config, reason):
+        pass
+
+
+@found_by("other_declaration_is_refused_where_the_features_say")
+class RefusesWithoutReason(Limited):
+    """It does not say which option differs."""
+
+    def refuse(self, config, reason):
+        super().refuse(config, "the queue is there already")
+
+
+@found_by("other_declaration_is_refused_where_the_features_say")
+class RemembersWhatItRefused(Limited):
+    """It tells the options that the queue has not."""
+
+    def refuse(self, config, reason):
+        self._configs[config.id] = config
+        super().refuse(config, reason)
+
+
+@found_by("other_declaration_is_refused_where_the_features_say")
+class EmptiesWhatItRefuses(Limited):
+    """It deletes the queue, to make it anew, and then it does not."""
+
+    def refuse(self, config, reason):
+        self._queues[config.id].purge()
+        super().refuse(config, reason)

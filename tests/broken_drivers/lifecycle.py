@@ -197,7 +197,7 @@ class StopIsOfNoConsequence(Faulty):
 class AttachesWhileStopped(Faulty):
     """It lets consumers wait for a start that nobody promised."""
 
-    def attach(self, queue_id, limit):
+    def attach(self, queue_id, limit, options=None):
         if queue_id not in self._queues:
             self.declare_queue(QueueConfig(id=queue_id))
         return MemoryAttachment(self._queue(queue_id))

@@ -127,7 +127,7 @@ class Releasing(Faulty):
     def returned(deliveries: list[Delivery]) -> None:
         pass
 
-    def attach(self, queue_id, limit):
+    def attach(self, queue_id, limit, options=None):
         attachment = super().attach(queue_id, limit)
         attachment.release = self.returned
         return attachment

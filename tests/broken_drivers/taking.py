@@ -160,7 +160,7 @@ class Handing(Faulty):
     def change(delivery: Delivery) -> None:
         pass
 
-    def attach(self, queue_id, limit):
+    def attach(self, queue_id, limit, options=None):
         attachment = super().attach(queue_id, limit)
         take = attachment.take
 

@@ -13,8 +13,13 @@ import attrs
 import pika
 import pytest
 
+from wippy_queue import QueueConfig
+from wippy_queue.drivers.amqp import AmqpDriver
+from wippy_queue.drivers.amqp.ladder import RUNGS, wait_queue
+
 from .ground import SERVER
 from .node import Node, version_of
+from .plain import Plain
 from .proxy import Proxy
 from .tls import Certificates
 
@@ -22,6 +27,7 @@ URL = os.environ.get("WIPPY_QUEUE_AMQP_URL", "")
 """A broker that runs already, for the tests that need none of their own."""
 
 described = pytest.StashKey[str]()
+told = pytest.StashKey[list[str]]()
 
 
 @attrs.frozen
@@ -39,9 +45,11 @@ class Broker:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say which broker it was."""
+    """Say which broker it was, and what became of the messages where something failed."""
     if text := config.stash.get(described, ""):
         terminalreporter.write_line(text)
+    for line in config.stash.get(told, []):
+        terminalreporter.write_line(line)
 
 
 def skip_without_server() -> None:
@@ -108,6 +116,13 @@ def node(module_node: Node) -> Node:
     return module_node
 
 
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[object], None]:
+    """Give what has something told of the test at the end of the run."""
+    lines = request.config.stash.setdefault(told, [])
+    return lambda what: lines.append(f"{request.node.name}: {what}")
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Give certificates for a node with TLS and its client."""
@@ -136,3 +151,83 @@ def queue_name(broker: Broker) -> Iterator[Callable[..., str]]:
     with pika.BlockingConnection(pika.URLParameters(broker.url)) as connection:
         for name in names:
             connection.channel().queue_delete(name)
+
+
+class PrefixedDriver(AmqpDriver):
+    """A driver whose queues have names of their own on the broker."""
+
+    def __init__(self, prefix: Prefix, **fields: Any) -> None:
+        super().__init__(**fields)
+        self._prefix = prefix
+
+    def declare_queue(self, config: QueueConfig) -> None:
+        name = self._prefix.name(config.queue_name)
+        super().declare_queue(attrs.evolve(config, queue_name=name))
+
+
+class Prefix:
+    """
+    Makes drivers whose queues begin with a prefix, and deletes these.
+
+    Args:
+        url: The broker.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._prefix = f"test-{uuid.uuid4().hex[:12]}-"
+        self._names: set[str] = set()
+
+    def name(self, queue_name: str) -> str:
+        """Return the name of a queue on the broker."""
+        if not queue_name.startswith(self._prefix):
+            queue_name = self._prefix + queue_name
+        self._names.add(queue_name)
+        return queue_name
+
+    def driver(self, **fields: Any) -> AmqpDriver:
+        """Make a driver, which is not started."""
+        return PrefixedDriver(self, **{"url": self.url, **fields})
+
+    def delete(self) -> None:
+        """Delete the queues, with their wait queues."""
+        with pika.BlockingConnection(pika.URLParameters(self.url)) as connection:
+            channel = connection.channel()
+            for name in self._names:
+                for each in (name, *(wait_queue(name, rung) for rung in RUNGS)):
+                    channel.queue_delete(each)
+
+
+@pytest.fixture
+def prefix(broker: Broker) -> Iterator[Prefix]:
+    """Give what makes drivers on the shared broker, with queues of the test's own."""
+    made = Prefix(broker.url)
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def plain(broker: Broker) -> Plain:
+    """Give a program on the shared broker that has nothing of ours."""
+    return Plain(broker.url)
+
+
+@pytest.fixture
+def new_driver(prefix: Prefix) -> Iterator[Callable[..., AmqpDriver]]:
+    """Give what makes drivers on the shared broker, running, which are stopped after the test."""
+    drivers: list[AmqpDriver] = []
+
+    def make(**fields: Any) -> AmqpDriver:
+        drivers.append(prefix.driver(**fields))
+        drivers[-1].start()
+        return drivers[-1]
+
+    yield make
+    for driver in drivers:
+        driver.stop()
+
+
+@pytest.fixture
+def driver(new_driver: Callable[..., AmqpDriver]) -> AmqpDriver:
+    """Give a driver on the shared broker, running."""
+    return new_driver()

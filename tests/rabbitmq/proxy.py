@@ -52,11 +52,13 @@ class Proxy:
 
     Attributes:
         url: Where it answers.
+        target_url: The broker.
     """
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
+        self.target_url = target
         self._target = parts.hostname or HOST, port
         self._port = Port()
         login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
@@ -260,7 +262,7 @@ class Proxy:
         del self._cuts[stream.to]
         # Closed in order, as a reset may overtake the last bytes.
         stream.sink.shutdown(socket.SHUT_WR)
-        reset(stream.source)
+        stream.source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._drop(stream)
         done.set()
 

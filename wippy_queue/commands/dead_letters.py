@@ -8,7 +8,7 @@ import click
 
 from ..dead_letters import DeadMessage, Replay
 from ..errors import CodecError
-from .opening import opened
+from .opening import Opens, opened
 from .output import plain, print_json, print_table, table, when
 from .speak import say
 
@@ -16,9 +16,9 @@ SHORTEST_REASON = 80
 """Characters of a reason that a list shows; all of it is in JSON and in ``show``."""
 
 
-def list_letters(file: str, queue: str, limit: int, as_json: bool) -> None:
+def list_letters(opens: Opens, queue: str, limit: int, as_json: bool) -> None:
     """Print the dead letters of a queue, the oldest first."""
-    with opened(file, letters_of=queue) as runtime:
+    with opened(opens, letters_of=queue) as runtime:
         letters = runtime.dead_letters(queue)
         found = letters.list(limit)
         if as_json:
@@ -46,9 +46,9 @@ def _row(letter: DeadMessage) -> list[object]:
     ]
 
 
-def show_letter(file: str, queue: str, message_id: str, as_json: bool) -> bool:
+def show_letter(opens: Opens, queue: str, message_id: str, as_json: bool) -> bool:
     """Print all there is to know of one dead letter; return whether there is one."""
-    with opened(file, letters_of=queue) as runtime:
+    with opened(opens, letters_of=queue) as runtime:
         letters = runtime.dead_letters(queue)
         letter = letters.get(message_id)
     if letter is None:
@@ -75,7 +75,7 @@ def show_letter(file: str, queue: str, message_id: str, as_json: bool) -> bool:
 
 
 def replay_letters(
-    file: str,
+    opens: Opens,
     queue: str,
     ids: Sequence[str],
     to: str | None,
@@ -83,7 +83,7 @@ def replay_letters(
     as_json: bool,
 ) -> bool:
     """Put dead letters back on their queues; return whether that went well for all."""
-    with opened(file, [to] if to else [], letters_of=queue) as runtime:
+    with opened(opens, [to] if to else [], letters_of=queue) as runtime:
         letters = runtime.dead_letters(queue)
         replay = letters.replay(ids or None, to=to, timeout=timeout, durable_only=True)
     if as_json:
@@ -107,9 +107,9 @@ def _say_replay(replay: Replay, queue: str) -> None:
     click.echo(f"{len(replay.replayed)} replayed, {len(replay.kept)} kept")
 
 
-def purge_letters(file: str, queue: str, ids: Sequence[str], as_json: bool) -> bool:
+def purge_letters(opens: Opens, queue: str, ids: Sequence[str], as_json: bool) -> bool:
     """Remove dead letters for good; return whether all that were named were there."""
-    with opened(file, letters_of=queue) as runtime:
+    with opened(opens, letters_of=queue) as runtime:
         letters = runtime.dead_letters(queue)
         removed = letters.purge(ids or None)
     if as_json:

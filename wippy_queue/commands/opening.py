@@ -1,32 +1,35 @@
-"""Opening files for the commands that look at queues and change them from outside."""
+"""What a command works on: a runtime, made of files or by an application."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from ..errors import ConfigError, ConfigProblem, QueueNotFoundError
 from ..runtime import Runtime
 
+Opens = Callable[[], Runtime]
+"""Makes the runtime of a command, of which nothing is started; may raise ``ConfigError``."""
+
 
 @contextmanager
 def opened(
-    file: str, queues: Iterable[str] = (), *, letters_of: str | None = None
+    opens: Opens, queues: Iterable[str] = (), *, letters_of: str | None = None
 ) -> Iterator[Runtime]:
     """
     Give a runtime of which nothing is started yet, and stop it at the end.
 
     Args:
-        file: A YAML file or a folder.
+        opens: Makes the runtime.
         queues: The IDs of the queues that the command is about; dead-letter queues that nobody
             declared are known too.
         letters_of: A queue whose dead letters the command is about.
 
     Raises:
-        ConfigError: The files are wrong, a queue is unknown, or its messages live in the
+        ConfigError: The configuration is wrong, a queue is unknown, or its messages live in the
             process that published them.
     """
-    runtime = Runtime.from_file(file)
+    runtime = opens()
     problems = [problem for queue in queues if (problem := _problem(runtime, queue))]
     if letters_of is not None:
         problems += filter(None, [_problem_of_letters(runtime, letters_of)])
@@ -49,7 +52,7 @@ def _problem(runtime: Runtime, queue: str) -> ConfigProblem | None:
     return ConfigProblem(
         message=f"{queue} is on {driver_id}, whose messages live and end with the process that "
         "published them: no other process can see or change them. Use Runtime.info, "
-        "Runtime.purge and Runtime.dead_letters inside it, or wippy-queue run --input",
+        "Runtime.purge and Runtime.dead_letters inside it, or the command run --input",
     )
 
 

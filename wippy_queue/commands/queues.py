@@ -19,8 +19,9 @@ from rich.table import Table
 from ..codec import CODECS
 from ..errors import CodecError, ConfigError, ConfigProblem
 from ..message import HeaderValue
+from ..publishing import QUEUE_TIMEOUT
 from ..runtime import Runtime
-from .opening import is_shared, opened
+from .opening import Opens, is_shared, opened
 from .output import print_json, print_table, table
 from .speak import say
 
@@ -29,7 +30,7 @@ _JSON = CODECS["json/plain"]
 
 
 def publish_bodies(
-    file: str,
+    opens: Opens,
     queue: str,
     bodies: Sequence[str],
     headers: Mapping[str, HeaderValue],
@@ -41,9 +42,7 @@ def publish_bodies(
     as_json: bool,
 ) -> None:
     """Publish each body, which is JSON, and print the ids as they are confirmed."""
-    with opened(file, [queue]) as runtime:
-        if timeout is None:
-            timeout = runtime.queue_config(queue).publish_timeout
+    with opened(opens, [queue]) as runtime:
         ids: list[str] = []
         try:
             for body in _read(bodies):
@@ -55,7 +54,7 @@ def publish_bodies(
                         message_id=message_id,
                         delay=delay,
                         ttl=ttl,
-                        timeout=timeout,
+                        timeout=QUEUE_TIMEOUT if timeout is None else timeout,
                     )
                 )
                 if not as_json:
@@ -96,9 +95,9 @@ def header_of(text: str) -> tuple[str, HeaderValue]:
     return name, parsed if isinstance(parsed, int | float | str) else value
 
 
-def purge_queue(file: str, queue: str, as_json: bool) -> None:
+def purge_queue(opens: Opens, queue: str, as_json: bool) -> None:
     """Remove all messages of a queue that are ready or delayed."""
-    with opened(file, [queue]) as runtime:
+    with opened(opens, [queue]) as runtime:
         removed = runtime.purge(queue)
     if as_json:
         print_json({"queue": queue, "removed": removed})
@@ -106,17 +105,17 @@ def purge_queue(file: str, queue: str, as_json: bool) -> None:
         click.echo(f"{removed} removed from {queue}")
 
 
-def show_info(file: str, queues: Sequence[str], interval: float | None, as_json: bool) -> None:
+def show_info(opens: Opens, queues: Sequence[str], interval: float | None, as_json: bool) -> None:
     """
     Print the counts of queues.
 
     Args:
-        file: A YAML file or a folder.
+        opens: Makes the runtime.
         queues: Their IDs; empty for all that other processes can see.
         interval: Seconds after which to print them anew, until a signal; ``None`` for once.
         as_json: Whether to print one line of JSON each time.
     """
-    with opened(file, queues) as runtime:
+    with opened(opens, queues) as runtime:
         shown = list(queues) or _shared(runtime)
         if interval is None:
             _print(_counts(runtime, shown), as_json)

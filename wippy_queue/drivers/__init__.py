@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ..driver import Driver
-from .memory import MemoryDriver
+DRIVERS = {
+    "memory": "wippy_queue.drivers.memory:MemoryDriver",
+    "amqp": "wippy_queue.drivers.amqp:AmqpDriver",
+}
+"""Where each is; imported when it is first needed."""
 
-DRIVERS: dict[str, type[Driver]] = {driver.name: driver for driver in (MemoryDriver,)}
-
-DRIVERS_NOT_YET = ("amqp", "redis", "sqs")
+DRIVERS_NOT_YET = ("redis", "sqs")
 """The names of drivers that are not supported yet; no other package may take them."""

@@ -504,7 +504,7 @@ class MemoryDriver(Driver):
         """Put messages on a queue, waiting for room."""
         self._queue(queue_id).publish(messages, timeout, cancellation, delay)
 
-    def attach(self, queue_id: str, limit: int) -> Attachment:
+    def attach(self, queue_id: str, limit: int, options: object = None) -> Attachment:
         """Attach a consumer to a queue."""
         if not self._running:
             raise UnavailableError("the driver is not running; start it first", queue=queue_id)

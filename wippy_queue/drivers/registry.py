@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,9 @@ class KnownDrivers:
                 path of the one problem is empty.
         """
         if name in DRIVERS:
-            return DRIVERS[name]
+            module, _, attribute = DRIVERS[name].partition(":")
+            own: type[Driver] = getattr(importlib.import_module(module), attribute)
+            return own
         if name not in self._loaded:
             try:
                 self._loaded[name] = _load(name, self._installed[name])

@@ -73,8 +73,14 @@ def _kinds(drivers: KnownDrivers) -> list[str]:
 
 
 def _similar_kind(kind: str, kinds: list[str]) -> str | None:
-    # A word without a dot may be the last part of a kind: queue, consumer, python.
-    known = {name if "." in kind else name.rpartition(".")[2]: name for name in kinds}
+    word = kind.lower()
+    if word.startswith(DRIVER_KIND):
+        # By the name alone: what all drivers begin with makes none of them nearer.
+        word = driver_name(word)
+        known = {driver_name(each): each for each in kinds if each.startswith(DRIVER_KIND)}
+    else:
+        # A word without a dot may be the last part of a kind: queue, consumer, python.
+        known = {name if "." in kind else name.rpartition(".")[2]: name for name in kinds}
     # Nearer than for other words: a kind that only resembles ours belongs to somebody else.
-    similar = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.75)
+    similar = difflib.get_close_matches(word, known, n=1, cutoff=0.75)
     return known[similar[0]] if similar else None

@@ -9,7 +9,7 @@ import attrs
 
 from ..consumer_config import ConsumerConfig
 from ..driver import Driver
-from ..drivers import DRIVERS_NOT_YET
+from ..drivers.options import driver_options_problems, log_warning, problems_of
 from ..drivers.registry import KnownDrivers
 from ..errors import ConfigError, ConfigProblem
 from ..fields import FieldError, problem_of
@@ -17,7 +17,6 @@ from ..function import Handler
 from ..functions.python import PythonFunction, PythonLoader
 from ..ids import EntryId
 from ..lifecycle import Lifecycle
-from ..log import logger
 from ..queues import QueueConfig
 from ..structure import Path, missing_field, structure, unknown_field
 from .entries import COMMON_FIELDS, Entry
@@ -107,7 +106,7 @@ def consumer_of(entry: Entry) -> ConsumerConfig | None:
     """Return what the entry of a consumer declares, or report why that cannot be."""
     fields = _known_fields(entry, ConsumerConfig)
     _require(entry, "func")
-    for problem in _driver_options(
+    for problem in driver_options_problems(
         fields.get("driver_options"),
         None,
         entry.source.drivers,
@@ -152,7 +151,7 @@ def queue_config(
         ConfigError: A field is wrong, or an option.
     """
     drivers = drivers or KnownDrivers()
-    problems = list(_option_problems(fields, driver_class, drivers, warn or _log))
+    problems = list(_option_problems(fields, driver_class, drivers, warn or log_warning))
     data = {"id": queue_id, "driver": driver, **fields}
     try:
         config = structure(QueueConfig, data, namespace=namespace)
@@ -173,55 +172,14 @@ def _option_problems(
     options = fields.get("options")
     has_options = isinstance(options, Mapping) or attrs.has(type(options))
     if driver_class is not None and has_options:
-        yield from _problems(driver_class.queue_options, options, ("options",))
-    yield from _driver_options(
+        yield from problems_of(driver_class.queue_options, options, ("options",))
+    yield from driver_options_problems(
         fields.get("driver_options"),
         driver_class,
         drivers,
         lambda driver: driver.queue_options,
         warn,
     )
-
-
-def _driver_options(
-    options: Any,
-    driver_class: type[Driver] | None,
-    drivers: KnownDrivers,
-    options_class: Callable[[type[Driver]], type],
-    warn: Callable[[ConfigProblem], None],
-) -> Iterator[ConfigProblem]:
-    """
-    Yield what is wrong with ``driver_options``, of the drivers that are not used too.
-
-    Those of a driver that cannot be loaded pass unchecked, with a warning: a program may name
-    a driver that it only uses elsewhere, where the client library of its broker is installed.
-    """
-    path = ("driver_options",)
-    own = {driver_class.name: driver_class} if driver_class is not None else {}
-    for name, value in options.items() if isinstance(options, Mapping) else ():
-        if name not in own and name not in drivers:
-            known = list(dict.fromkeys([*drivers.names, *own]))
-            yield unknown_field(name, known, not_yet=DRIVERS_NOT_YET, path=path)
-            continue
-        try:
-            driver = own.get(name) or drivers.load(name)
-        except ConfigError as error:
-            message = f"not checked, because the driver cannot be used: {error}"
-            warn(ConfigProblem(message=message, path=(*path, name), at_key=True))
-            continue
-        yield from _problems(options_class(driver), value, (*path, name))
-
-
-def _log(warning: ConfigProblem) -> None:
-    logger.warning("%s", warning)
-
-
-def _problems(cls: type, data: Any, path: Path) -> tuple[ConfigProblem, ...]:
-    try:
-        structure(cls, data, path=path)
-    except ConfigError as error:
-        return error.problems
-    return ()
 
 
 def _known_fields(

@@ -161,12 +161,18 @@ class DriverPart:
             self.doing = None
 
 
-def declared(driver: Driver, queue_id: str) -> bool:
-    """Return whether a driver runs and knows a queue."""
+def knows(driver: Driver, queue_id: str) -> bool:
+    """Return whether a queue was declared on a driver."""
     try:
-        return driver.running and driver.queue_config(queue_id) is not None
+        driver.queue_config(queue_id)
     except QueueNotFoundError:
         return False
+    return True
+
+
+def declared(driver: Driver, queue_id: str) -> bool:
+    """Return whether a driver runs and knows a queue."""
+    return driver.running and knows(driver, queue_id)
 
 
 def declare(driver: Driver, config: QueueConfig) -> None:

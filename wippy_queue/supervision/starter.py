@@ -51,7 +51,7 @@ class Starter:
 
     # -- by a call of the user, under the runtime's lock --------------------------------
 
-    def start(self, wanted: Iterable[str], *, tolerant: bool) -> None:
+    def start(self, wanted: Iterable[str], *, tolerant: bool, optional: bool = False) -> None:
         """
         Start parts and what they need, in order; on a failure stop what this started.
 
@@ -60,6 +60,7 @@ class Starter:
             tolerant: Whether what is down already is left to the supervisor, and a part with
                 ``startup: optional`` may fail, which leaves it and all that need it to the
                 supervisor too. Else every part is tried, and every failure is raised.
+            optional: Whether every part is taken as one with ``startup: optional``.
 
         Raises:
             ConfigError: The parts need each other in a circle, or something that is unknown.
@@ -82,7 +83,7 @@ class Starter:
                 try:
                     self._start_one(part_id, undo)
                 except Exception as error:
-                    if not tolerant or not self._is_optional(part_id):
+                    if not tolerant or not (optional or self._is_optional(part_id)):
                         raise
                     failures[part_id] = error
                     down.add(part_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, ParamSpec, TypeVar, overload
 
 import attrs
 
@@ -50,10 +50,14 @@ class Tasks(ReadsBodies):
 
     Attributes:
         queue: That ID.
+        when_unbound: Called where tasks publish that nobody bound, to make the runtime that
+            binds them; for integrations that make it when it is first needed.
 
     Raises:
         ConfigError: It is no ID.
     """
+
+    when_unbound: ClassVar[Callable[[], object] | None] = None
 
     def __init__(self, queue: str) -> None:
         try:
@@ -209,6 +213,8 @@ class Tasks(ReadsBodies):
         handling = current_handling()
         if handling is not None:
             return handling.worker.publisher
+        if self._publisher is None and Tasks.when_unbound is not None:
+            Tasks.when_unbound()
         if self._publisher is None:
             raise NotBoundError(
                 f"{self!r} is bound to no runtime yet: call runtime.bind(tasks), load it by "

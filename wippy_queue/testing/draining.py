@@ -110,6 +110,8 @@ def drain(
         raise DrainError(
             "drain() was called inside a handler; it handles what handlers publish by itself"
         )
+    if runtime.before_drain is not None:
+        runtime.before_drain()
     consumers = _consumers_of(runtime, queues)
     return _Drain([_desk(runtime, each) for each in consumers], reraise, limit).run()
 

@@ -46,6 +46,8 @@ def published(runtime: Runtime, queue_id: str) -> list[PublishedMessage]:
         UnavailableError: The driver cannot be reached, or was stopped.
     """
     config = runtime.queue_config(queue_id)
+    if runtime.before_drain is not None:
+        runtime.before_drain()
     runtime.info(queue_id)  # starts the driver
     driver = runtime.drivers[str(config.driver)]
     try:

@@ -15,6 +15,7 @@ from ...errors import PublishError, QueueFullError, RetryAfter, UnavailableError
 from ...message import TIMESTAMP, HeaderValue
 from ...report import ConsumerInfo
 from ...settlement import ACKED, DEAD_LETTERED, EXPIRED, LOST, NACKED, RELEASED
+from ..added import without_added
 from .gates import Gate
 from .ledger import HELD, InHand, Ledger, Place
 from .machine import Counts, DriverMachine, endings
@@ -117,7 +118,8 @@ class AccountMachine(DriverMachine):
             assert attempt == expected, f"{message_id}: attempt {attempt}, expected {expected}"
         else:
             assert attempt >= expected, f"{message_id}: attempt {attempt}, at least {expected}"
-        kept = {key: value for key, value in headers.items() if key != TIMESTAMP}
+        kept = without_added(headers, ledger.sent[message_id], self.driver.name)
+        kept.pop(TIMESTAMP, None)
         assert kept == ledger.sent[message_id], f"the headers of {message_id} became {kept}"
 
     def check_order(self, message_id: str) -> None:

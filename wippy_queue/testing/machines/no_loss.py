@@ -153,6 +153,13 @@ class NoLossMachine(AccountMachine):
                 each.delivery.release()
             self.ledger.move(each.message_id, each.released_to)
 
+    def teardown(self) -> None:
+        """End everything, what is in hand included: a broker's driver stays up for that."""
+        try:
+            self.release_all()
+        finally:
+            super().teardown()
+
     # -- taking stock ------------------------------------------------------------------
 
     @rule(keep=st.booleans())

@@ -79,6 +79,14 @@ class CountedAttachment(Attachment):
         """Close the real one."""
         self._inner.close()
 
+    def untaken(self) -> Sequence[Delivery]:
+        """Return what the real one was pushed."""
+        return self._inner.untaken()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait as the real one does."""
+        return self._inner.flush(timeout)
+
     @property
     def last_contact(self) -> float | None:
         """When the broker answered the real one last."""

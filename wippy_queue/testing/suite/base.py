@@ -104,6 +104,11 @@ class SuiteBase:
         reason = "max_length is loose: a queue may take some more"
         self.needs(self.features.max_length == "exact", reason)
 
+    def needs_redeclaring(self) -> None:
+        """Skip where the options of a queue cannot be changed."""
+        reason = "redeclares is false: the options of a queue cannot be changed"
+        self.needs(self.features.redeclares, reason)
+
     def needs_delays(self) -> None:
         """Skip where nothing can be delayed."""
         self.needs(self.features.max_delay != 0, "max_delay is 0: nothing can be delayed")

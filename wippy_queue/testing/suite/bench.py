@@ -17,6 +17,7 @@ from ...driver import Attachment, Driver, QueueInfo
 from ...message import Delivery, HeaderValue, Message
 from ...publisher import Publisher
 from ...queues import QueueConfig
+from ..added import as_sent
 from .calls import Call
 from .handlers import Gate
 
@@ -68,6 +69,7 @@ class Bench:
         self._attachments: list[Attachment] = []
         self._consumers: list[Consumer] = []
         self._calls: list[Call[Any]] = []
+        self._taken: list[Delivery] = []
         self._endings: list[Callable[[], object]] = []
 
     # -- drivers and queues ------------------------------------------------------------
@@ -83,11 +85,11 @@ class Bench:
         self._drivers.append(driver)
         return driver
 
-    def started(self) -> Driver:
+    def started(self, config: QueueConfig | None = None) -> Driver:
         """Make a driver, start it, and declare ``QUEUE``."""
         driver = self.made()
         driver.start(self._settings.soon)
-        driver.declare_queue(self.config())
+        driver.declare_queue(config or self.config())
         return driver
 
     def stop(self) -> None:
@@ -105,8 +107,11 @@ class Bench:
         return QueueConfig(id=queue, options=self._settings.options(max_length), **fields)
 
     def declare(self, queue: str = QUEUE, max_length: int | None = None, **fields: Any) -> None:
-        """Declare a queue on the driver."""
+        """Declare a queue on the driver; ``QUEUE`` for the first time where no test has used it."""
         config = self.config(queue, max_length, **fields)
+        if queue == QUEUE and "driver" not in self.__dict__:
+            self.driver = self.started(config)
+            return
         self.within(lambda: self.driver.declare_queue(config), "declare_queue")
 
     # -- calls -------------------------------------------------------------------------
@@ -163,9 +168,23 @@ class Bench:
         self._attachments.append(attachment)
         return attachment
 
+    def as_sent(self, arrived: Message, sent: Message) -> Message:
+        """Return a message without the headers that the driver may have added."""
+        return as_sent(arrived, sent, self.driver.name)
+
     def taking(self, attachment: Attachment, max_count: int = 10) -> Call[list[Delivery]]:
         """Begin to take."""
-        return self.call(lambda: attachment.take(max_count), f"take({max_count})")
+        return self.call(lambda: self.noted(attachment.take(max_count)), f"take({max_count})")
+
+    def noted(self, taken: list[Delivery]) -> list[Delivery]:
+        """Return deliveries, of which the test will return what it leaves unsettled."""
+        self._taken += taken
+        return taken
+
+    def _return_taken(self) -> None:
+        for delivery in self._taken:
+            if delivery.try_claim():
+                delivery.settle_release()
 
     def take_from(self, attachment: Attachment, max_count: int = 10) -> list[Delivery]:
         """Take what is there, waiting for it."""
@@ -273,6 +292,7 @@ class Bench:
         endings += [(each.close, "close of an attachment") for each in self._attachments]
         endings += [(each.request_stop, "request_stop of a consumer") for each in self._consumers]
         endings += [(partial(each.stop, soon), "stop of a consumer") for each in self._consumers]
+        endings += [(self._return_taken, "the return of what was taken")]
         endings += [(partial(each.stop, soon), "stop of a driver") for each in self._drivers]
         failures: list[BaseException] = []
         for ending, name in endings:

@@ -1,0 +1,130 @@
+"""Reading messages: from AMQP properties and a body to a message."""
+
+from __future__ import annotations
+
+import struct
+
+import attrs
+
+from ...message import TIMESTAMP, HeaderValue, Message
+from ...message_ids import MessageIds
+from .mapping import (
+    ASKED_FOR,
+    DELIVERY_COUNT,
+    DELIVERY_MODE,
+    EXPIRATION,
+    FAILED_ATTEMPTS,
+    FLAG_WORD,
+    HEADERS_FLAG,
+    PRIORITY,
+    PRIORITY_FLAG,
+    SECONDS,
+    TEXTS,
+    TIMESTAMP_FLAG,
+    TRANSIENT,
+    WRITTEN_TEXTS,
+    Kept,
+    is_expiration,
+    is_short,
+)
+from .table import Foreign, MalformedError, decode_table, encode_value
+
+_IDS = MessageIds()
+
+
+@attrs.frozen(slots=True)
+class Incoming:
+    """
+    A message as it was received.
+
+    Attributes:
+        message: The message, with the headers that handlers see.
+        failed_attempts: How many attempts have failed.
+        delivery_count: How often the broker had handed it over before.
+    """
+
+    message: Message
+    failed_attempts: int
+    delivery_count: int
+
+
+def decode(properties: bytes, body: bytes) -> Incoming:
+    """
+    Read a message.
+
+    Args:
+        properties: Its properties as bytes. Where they cannot be read, the message has a new id
+            and no headers.
+        body: Its body.
+    """
+    try:
+        texts, headers, rest, numbers = _split(properties)
+    except (MalformedError, struct.error, IndexError):
+        return Incoming(Message(_IDS.new(), body, {}), 0, 0)
+    failed_attempts = _count(headers.pop(FAILED_ATTEMPTS, 0))
+    delivery_count = _count(headers.pop(DELIVERY_COUNT, 0))
+    kept: dict[str, HeaderValue] = {
+        name: value for name, value in headers.items() if not _is_brokers(name)
+    }
+    message_id = str(texts.pop("message_id", ""))
+    if not message_id or not is_short(message_id):
+        message_id = _IDS.new()
+    # Properties come before headers of the same name.
+    kept.update(texts)
+    kept[PRIORITY] = numbers.get(PRIORITY, 0)
+    kept[DELIVERY_MODE] = numbers.get(DELIVERY_MODE, TRANSIENT)
+    if TIMESTAMP in numbers:
+        kept[TIMESTAMP] = numbers[TIMESTAMP]
+    foreign = rest if rest.table or rest.texts else None
+    message = Message(message_id, body, kept, foreign)
+    return Incoming(message, failed_attempts, delivery_count)
+
+
+def _split(
+    data: bytes,
+) -> tuple[dict[str, HeaderValue], dict[str, HeaderValue], Kept, dict[str, int]]:
+    """Return texts, headers, what neither can be, and numbers."""
+    (flags,) = FLAG_WORD.unpack_from(data, 0)
+    at = 2
+    texts: dict[str, HeaderValue] = {}
+    headers: dict[str, HeaderValue] = {}
+    foreign: Foreign = ()
+    raw_texts: dict[int, bytes] = {}
+    numbers: dict[str, int] = {}
+    for flag in range(15, 1, -1):
+        if not flags >> flag & 1:
+            continue
+        if flag in TEXTS:
+            end = at + 1 + data[at]
+            try:
+                texts[TEXTS[flag]] = data[at + 1 : end].decode()
+            except UnicodeDecodeError:
+                if flag in WRITTEN_TEXTS:
+                    raw_texts[flag] = data[at + 1 : end]
+                else:
+                    texts[TEXTS[flag]] = data[at + 1 : end].decode(errors="replace")
+            at = end
+        elif flag == HEADERS_FLAG:
+            headers, foreign, at = decode_table(data, at, ASKED_FOR)
+        elif flag == TIMESTAMP_FLAG:
+            (numbers[TIMESTAMP],) = SECONDS.unpack_from(data, at)
+            at += 8
+        else:
+            numbers[PRIORITY if flag == PRIORITY_FLAG else DELIVERY_MODE] = data[at]
+            at += 1
+    rest = [pair for pair in foreign if not _is_brokers(pair[0].decode(errors="replace"))]
+    if EXPIRATION in headers and not is_expiration(headers[EXPIRATION]):
+        # Nobody published this here, and publishing would refuse it.
+        rest.append((EXPIRATION.encode(), encode_value(headers.pop(EXPIRATION))))
+    return texts, headers, Kept(tuple(rest), raw_texts), numbers
+
+
+def _is_brokers(name: str) -> bool:
+    """Return whether RabbitMQ itself put a header on a message, and would again."""
+    return name in ("x-death", DELIVERY_COUNT) or name.startswith(
+        ("x-first-death-", "x-last-death-")
+    )
+
+
+def _count(value: HeaderValue) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
