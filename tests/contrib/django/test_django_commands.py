@@ -1,0 +1,103 @@
+"""``manage.py wippy_queue``."""
+
+import os
+import signal
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+from programs_of_shop import Program
+
+COMMAND = "wippy_queue"
+
+
+def refused(capfd, *arguments):
+    """Return the exit code of a command and what it says."""
+    with pytest.raises(CommandError) as caught:
+        call_command(COMMAND, *arguments)
+    return caught.value.returncode, capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_until_a_signal(tmp_path, number):
+    """It handles what there is, and ends in order."""
+    (tmp_path / "mails.jsonl").write_text('{"to": "ada"}\n')
+    arguments = ["run", "--input", f"shop:mails={tmp_path / 'mails.jsonl'}"]
+    with Program(tmp_path, COMMAND, "--settings", "shop.settings", *arguments) as program:
+        program.wait_for("{'to': 'ada'}")
+        program.process.send_signal(number)
+        assert program.end() == 0, program.output
+    assert "only this process" not in program.output
+
+
+def test_run_of_a_wrong_configuration(tmp_path):
+    """It ends with 2 and the place."""
+    (tmp_path / "bad.py").write_text(
+        "from shop.settings import *\nWIPPY_QUEUE = {'CONFIG': 'queus.yaml'}\n"
+    )
+    path = {"PYTHONPATH": str(tmp_path)}
+    with Program(tmp_path, COMMAND, "run", "--settings=bad", **path) as program:
+        assert program.end() == 2
+    assert "shop/queus.yaml: there is no such file (did you mean" in program.output
+
+
+def test_run_on_queues_in_memory(tmp_path):
+    """Nobody else could publish on them, which is said."""
+    with Program(tmp_path, COMMAND, "run", "--until-idle") as program:
+        assert program.end() == 0
+    assert "only this process can publish on shop:mails, shop:tasks, whose" in program.output
+
+
+def test_check(capfd):
+    """It shows what is declared."""
+    call_command(COMMAND, "check")
+    assert "shop:mailer" in capfd.readouterr().out
+
+
+def test_check_of_what_is_wrong(capfd):
+    """It ends with 2."""
+    with override_settings(WIPPY_QUEUE={}):
+        code, said = refused(capfd, "check")
+    assert code == 2
+    assert "settings.WIPPY_QUEUE: CONFIG: missing" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", "shop:mails"],
+        ["publish", "shop:mails", "{}"],
+        ["purge", "shop:mails", "--yes"],
+        ["dead_letters", "list", "shop:mails"],
+        ["dead-letters", "list", "shop:mails"],
+    ],
+)
+def test_queues_in_memory_cannot_be_looked_at(capfd, arguments):
+    """They are those of another process."""
+    code, said = refused(capfd, *arguments)
+    assert code == 2
+    assert "messages live and end with the process that published them" in said
+
+
+@pytest.mark.parametrize("arguments", [[COMMAND, "--help"], ["help", COMMAND]])
+def test_help(tmp_path, arguments):
+    """It lists the subcommands, in Django's spelling."""
+    with Program(tmp_path, *arguments) as program:
+        assert program.end() == 0
+    usage, _, commands = program.output.partition("Commands:")
+    assert usage.startswith("Usage: manage.py wippy_queue [OPTIONS] COMMAND")
+    names = [line.split()[0] for line in commands.strip().split("\n")]
+    assert names == ["check", "dead_letters", "info", "publish", "purge", "run"]
+
+
+def test_a_command_without_a_subcommand(capfd):
+    """It shows the help."""
+    assert refused(capfd)[0] == 2
+
+
+def test_the_runtime_of_a_command_is_not_kept(capfd):
+    """A test that calls one goes on with another."""
+    from wippy_queue.contrib.django import publish
+
+    refused(capfd, "info", "shop:mails")
+    assert publish("shop:mails", {"pid": os.getpid()})
