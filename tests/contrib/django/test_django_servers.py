@@ -1,8 +1,11 @@
 """Consumers inside of runserver, as a process."""
 
+import contextlib
+import itertools
 import re
 import shutil
 import signal
+import threading
 
 import pytest
 from programs_of_shop import PROJECT, Server
@@ -27,6 +30,26 @@ def test_one_start_and_the_end(tmp_path, options, number):
     assert "Traceback" not in server.output
 
 
+@contextlib.contextmanager
+def changing(path):
+    """Change a file, again and again: a reloader that has not looked at it yet sees nothing."""
+    is_seen = threading.Event()
+
+    def change():
+        for number in itertools.count():
+            path.write_text(f"{path.read_text()}\n# {number}\n")
+            if is_seen.wait(5.0):
+                return
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_seen.set()
+        thread.join()
+
+
 def test_a_reload(tmp_path):
     """The process that is left behind ends, and the new one starts at its first request."""
     shutil.copytree(PROJECT / "shop", tmp_path / "shop")
@@ -34,9 +57,8 @@ def test_a_reload(tmp_path):
     with Server(tmp_path, project=tmp_path) as server:
         assert server.get("sign-up/ada/") == 201
         first = server.wait_for("welcome ada").split()[-1]
-        views = tmp_path / "shop" / "views.py"
-        views.write_text(views.read_text() + "\n# changed\n")
-        server.wait_for("Quit the server")
+        with changing(tmp_path / "shop" / "views.py"):
+            server.wait_for("Quit the server")
         assert server.get("sign-up/bob/") == 201
         second = server.wait_for("welcome bob").split()[-1]
         server.process.send_signal(signal.SIGINT)
