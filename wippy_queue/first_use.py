@@ -24,8 +24,6 @@ class _Beginning(Generic[T]):
             self._result.append(self._call())
         except BaseException as error:  # noqa: BLE001 - raised by result
             self._error = error
-        finally:
-            self.ended.set()
 
     def result(self) -> T:
         """Return what the call returned, or raise what it raised."""
@@ -77,5 +75,6 @@ class FirstUse(Generic[T]):
     def _run(self, key: str, beginning: _Beginning[T]) -> None:
         beginning.run()
         with self._lock:
-            if self._begun.get(key) is beginning:
-                del self._begun[key]
+            del self._begun[key]
+        # After that: who is told of its end, and calls again, begins anew.
+        beginning.ended.set()

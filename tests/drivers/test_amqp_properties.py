@@ -432,6 +432,7 @@ def test_an_id_that_is_no_utf8_is_readable():
 @given(st.binary(max_size=80), st.integers(0, 2**16 - 1))
 @example(b"", 2**16 - 1)
 @example(b"\xff", 1 << 15)
+@example(b"\x00", 1 << 8)
 def test_any_bytes_are_read(behind, flags):
     """Whatever properties are, they are a message, which can be given back."""
     incoming = decode(of_others(flags, behind), b"body")
@@ -447,3 +448,19 @@ def test_any_bytes_are_read(behind, flags):
 def test_properties_without_flags_are_none(data):
     """Not even the flags may be there."""
     assert decode(data, b"body").message.headers == {}
+
+
+@pytest.mark.parametrize("mode", [0, 3, 255])
+def test_a_delivery_mode_that_is_none_is_taken_for_transient(mode):
+    """RabbitMQ takes any, and what it hands over can be given back."""
+    properties = b"\x10\x00" + bytes([mode])
+    found = decode(properties, b"").message
+    assert found.headers["amqp.delivery_mode"] == 1
+    assert encoder().encode(found, 1)
+
+
+def test_a_count_of_attempts_that_is_too_large_can_be_counted_on_from():
+    """Others may write any number, and what it hands over can be given back."""
+    table = encode_table({"x_attempts": 2**63 - 1}, ())
+    incoming = decode(b"\x20\x00" + table, b"")
+    assert encoder().encode(incoming.message, incoming.failed_attempts + 1)

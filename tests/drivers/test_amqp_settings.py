@@ -369,6 +369,18 @@ def test_a_name_that_the_broker_refuses_is_refused(name):
         driver.declare_queue(QueueConfig(id="app:tasks", queue_name=name))
 
 
+def test_such_a_name_is_refused_when_the_file_is_loaded():
+    """With its place, before anything starts."""
+    text = """
+namespace: app
+entries:
+  - {name: rabbit, kind: queue.driver.amqp}
+  - {name: tasks, kind: queue.queue, driver: rabbit, queue_name: amq.tasks}
+"""
+    with pytest.raises(ConfigError, match="<yaml>:5:66: app:tasks: queue_name: expected at most"):
+        Runtime.from_yaml(text)
+
+
 def without_pika(records):
     """Return what was logged, but for what is said where pika is not installed."""
     return [record for record in records if "needs pika" not in record.getMessage()]

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from harness import SOON, in_thread, within
+from harness import SOON, in_thread, watch, within
 
 from wippy_queue import (
     ConfigError,
@@ -19,6 +19,7 @@ from wippy_queue import (
     PublishError,
     QueueConfig,
     QueueFullError,
+    UnavailableError,
 )
 from wippy_queue.drivers.amqp import AmqpConsumerOptions, AmqpDriver
 
@@ -233,6 +234,13 @@ def test_a_difference_that_was_asked_for_names_both_sides(
     assert driver.get_queue_info(OTHER).ready == 1
 
 
+def test_a_stream_is_no_queue(driver: AmqpDriver, plain: Plain, prefix: Prefix) -> None:
+    """It would keep what is acked, and nothing could be returned to it."""
+    plain.declare(prefix.name("tasks"), queue_type="stream")
+    with pytest.raises(ConfigError, match="x-queue-type stream"):
+        declare(driver)
+
+
 def test_a_start_names_a_queue_that_differs(prefix: Prefix, plain: Plain) -> None:
     """A driver that was told of its queues before says so when it starts."""
     plain.declare(prefix.name("tasks"), queue_type="classic")
@@ -241,6 +249,18 @@ def test_a_start_names_a_queue_that_differs(prefix: Prefix, plain: Plain) -> Non
     with pytest.raises(ConfigError, match=r"app:tasks: options\.queue_type: .*tasks exists"):
         driver.start()
     assert not driver.running
+
+
+def test_more_queues_than_a_connection_has_channels(
+    prefix: Prefix,
+) -> None:
+    """They are declared in turns."""
+    driver = prefix.driver(channel_max=16)
+    for number in range(40):
+        driver.declare_queue(QueueConfig(id=f"app:tasks{number}"))
+    driver.start()
+    driver.publish("app:tasks39", messages("m1"), SOON)
+    driver.stop()
 
 
 # -- what is deleted there -----------------------------------------------------------------
@@ -257,6 +277,33 @@ def test_a_publish_to_a_deleted_queue_is_refused_and_the_next_declares_it(
     assert (caught.value.accepted, caught.value.refused) == ((), ("m1", "m2"))
     driver.publish(TASKS, messages("m3"), SOON)
     assert ids(driver, 1) == ["m3"]
+
+
+def test_a_wait_queue_that_was_deleted_is_declared_again(driver: AmqpDriver, plain: Plain) -> None:
+    """The publish that finds it gone is refused, and the next one is not."""
+    config = declare(driver)
+    driver.publish(TASKS, messages("m1"), SOON, delay=1.0)
+    plain.delete(f"{config.queue_name}.wait.1")
+    with pytest.raises(PublishError) as caught:
+        driver.publish(TASKS, messages("m2"), SOON, delay=1.0)
+    assert caught.value.refused == ("m2",)
+    driver.publish(TASKS, messages("m3"), SOON, delay=1.0)
+    assert ids(driver, 1) == ["m3"]
+
+
+def test_a_failed_attempt_waits_where_its_wait_queue_was_deleted(
+    driver: AmqpDriver, plain: Plain
+) -> None:
+    """It does not come back at once, uncounted, to fail again."""
+    config = declare(driver)
+    driver.publish(TASKS, messages("m1"), SOON, delay=1.0)
+    plain.delete(f"{config.queue_name}.wait.1")
+    driver.publish(TASKS, messages("m2"), SOON)
+    attachment = driver.attach(TASKS, 1)
+    for attempt in (1, 2):
+        [delivery] = within(attachment.take, 1)
+        assert (delivery.message.id, delivery.attempt) == ("m2", attempt)
+        delivery.nack(1.0)
 
 
 def test_a_message_that_need_not_arrive_is_dropped_where_there_is_no_queue(
@@ -340,6 +387,35 @@ def test_a_full_queue_refuses_after_the_timeout(driver: AmqpDriver, queue_type: 
     assert (len(error.refused), error.accepted, error.unknown) == (1, (), ())
     assert len(accepted) >= 2
     assert ids(driver, len(accepted)) == accepted
+
+
+def test_more_messages_than_a_full_queue_can_hold_find_it_full(driver: AmqpDriver) -> None:
+    """Those that wait for the others to be sent are refused as they are."""
+    declare(driver, queue_type="classic", max_length=2)
+    names = [f"m{number}" for number in range(9)]
+    with pytest.raises(QueueFullError) as caught:
+        driver.publish(TASKS, messages(*names), 0.1)
+    accepted, refused = list(caught.value.accepted), list(caught.value.refused)
+    assert accepted + refused == names
+    assert ids(driver, len(accepted)) == accepted
+
+
+@pytest.mark.parametrize("timeout", [SOON, None])
+def test_a_publish_that_waits_for_room_ends_with_a_stop(
+    driver: AmqpDriver, timeout: float | None
+) -> None:
+    """It is told that the driver is not running."""
+    declare(driver, max_length=1)
+    fill(driver)
+    session = driver._session
+    assert session is not None
+    waits = watch(session._outbox._answered)
+    publishing = in_thread(driver.publish, TASKS, messages("last"), timeout)
+    waits.get(timeout=SOON)
+    driver.stop()
+    with pytest.raises(UnavailableError, match="not running") as caught:
+        publishing.result(SOON)
+    assert caught.value.refused == ("last",)
 
 
 @pytest.mark.parametrize("queue_type", ["quorum", "classic"])

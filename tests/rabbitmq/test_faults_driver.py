@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pika
 import pytest
-from harness import in_thread
+from harness import HOUR, in_thread
 
 from wippy_queue import (
+    Backoff,
     Delivery,
     Message,
     PermissionDeniedError,
@@ -25,6 +27,7 @@ from wippy_queue import (
     current_delivery,
 )
 from wippy_queue.drivers.amqp import AmqpDriver
+from wippy_queue.drivers.amqp.link import Link
 
 from .conftest import Broker
 from .node import Node
@@ -182,6 +185,51 @@ def test_stop_and_start_while_deliveries_are_held(
     driver.stop()
 
 
+def test_queue_that_is_declared_while_deliveries_keep_the_connection(
+    broker: Broker, queue_name: Callable[..., str]
+) -> None:
+    """A start declares what was made known during the stop."""
+    driver = fast(broker.url)
+    driver.declare_queue(queue(queue_name()))
+    driver.start()
+    driver.publish("app:tasks", [message(0)], timeout=SOON)
+    [held] = all_of(driver.attach("app:tasks", 1), 1)
+    driver.stop(SOON)
+    driver.declare_queue(QueueConfig(id="app:other", queue_name=queue_name()))
+    driver.start()
+    driver.publish("app:other", [message(1)], timeout=SOON)
+    held.ack()
+    driver.stop()
+
+
+def test_connection_that_ends_as_soon_as_it_is_open(broker: Broker) -> None:
+    """The next is not opened at once, as it would end like this one."""
+    waiting = threading.Event()
+
+    class Failing:
+        def opened(self, _: object) -> None:
+            raise ValueError("made up")
+
+        def lost(self, _: object) -> None:
+            pass
+
+        def work(self) -> None:
+            pass
+
+    class Noticed(Backoff):
+        def delay(self, failures: int) -> float:
+            waiting.set()
+            return super().delay(failures)
+
+    backoff = Noticed(initial_delay=HOUR, max_delay=HOUR)
+    parameters = [pika.URLParameters(broker.url)]
+    link = Link("amqp_test", Failing(), lambda: parameters, ["broker"], backoff, print)
+    link.start()
+    assert waiting.wait(SOON)
+    link.close()
+    assert link.join(time.monotonic() + SOON)
+
+
 def test_stop_of_a_consumer_whose_connection_is_gone(
     proxy: Proxy, queue_name: Callable[..., str]
 ) -> None:
@@ -328,6 +376,24 @@ def test_start_against_a_silent_peer(proxy: Proxy, queue_name: Callable[..., str
     proxy.go_on()
     driver.start()
     driver.stop()
+
+
+def test_first_publish_against_a_silent_peer(proxy: Proxy, queue_name: Callable[..., str]) -> None:
+    """It takes no longer than its timeout, and the connection that goes on serves the next one."""
+    proxy.hold()
+    runtime = Runtime()
+    runtime.add_driver("app:rabbit", fast(proxy.url))
+    runtime.add_queue("app:tasks", driver="app:rabbit", queue_name=queue_name())
+    for _ in range(2):
+        began = time.monotonic()
+        with pytest.raises(UnavailableError, match=r"did not start within 0\.3 s"):
+            runtime.publish("app:tasks", 1, timeout=0.3)
+        assert time.monotonic() - began < 0.3 + LATE
+    proxy.go_on()
+    runtime.publish("app:tasks", 2, timeout=SOON)
+    assert runtime.info("app:tasks").ready == 1
+    runtime.stop()
+    wait_for_threads()
 
 
 def test_start_against_nothing(caplog: pytest.LogCaptureFixture) -> None:

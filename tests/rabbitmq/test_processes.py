@@ -126,6 +126,29 @@ def test_a_forked_child_publishes_on_a_connection_of_its_own(
     assert sorted(ids[1:-1]) == [f"child{number}" for number in range(8)]
 
 
+def test_a_forked_child_declares_queues_once_it_has_published(
+    start: Callable[[str], subprocess.Popen[str]], plain: Plain, prefix: Prefix
+) -> None:
+    """Its connection is open by then, and what is declared has to be on the broker."""
+    name = prefix.name("other")
+    program = start(
+        f"""
+        driver.start()
+
+        def child():
+            driver.publish("app:tasks", message("first"), 10)
+            driver.declare_queue(QueueConfig(id="app:other", queue_name="{name}"))
+            driver.publish("app:other", message("second"), 10)
+            driver.stop()
+
+        print(in_child(child))
+        driver.stop()
+        """
+    )
+    assert lines(program) == ["0"]
+    assert plain.count(name) == 1
+
+
 def test_a_forked_child_is_told_that_it_cannot_consume(
     start: Callable[[str], subprocess.Popen[str]],
 ) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from .server import Server
+
+if importlib.util.find_spec("selenium") is None:
+    collect_ignore = ["test_browser.py"]
 
 FLASK = """\
 import logging

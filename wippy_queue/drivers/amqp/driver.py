@@ -64,7 +64,6 @@ class AmqpDriver(Driver):
 
     def __init__(self, **fields: Unpack[AmqpFields]) -> None:
         self._settings = structure(AmqpSettings, fields)
-        # Replaced as a whole.
         self._queues: dict[str, AmqpQueue] = {}
         self._session: Session | None = None
         self._running = False
@@ -178,14 +177,15 @@ class AmqpDriver(Driver):
         problems = list(self.problems(config))
         if problems:
             raise ConfigError(problems)
-        if self.running and self._session is not None:
-            self._session.declare(queue)
-        self._queues = {**self._queues, config.id: queue}
+        session = self._session
+        if session is not None and session.was_opened and not self._forked():
+            session.declare(queue)
+        self._queues[config.id] = queue
 
     def _queue(self, queue_id: str) -> AmqpQueue:
         queue = self._queues.get(queue_id)
         if queue is None:
-            near = nearest(queue_id, self._queues)
+            near = nearest(queue_id, list(self._queues))
             hint = f"; did you mean {near}?" if near else "; declare it first"
             raise QueueNotFoundError(f"no queue {queue_id} on this driver{hint}", queue=queue_id)
         return queue

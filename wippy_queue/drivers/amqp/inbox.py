@@ -138,10 +138,9 @@ class Inbox:
                 hold = self._new_hold(source.config.id, channel, None)
 
                 def end(_: object = None) -> None:
-                    if reply.given:  # nobody waits for them any more
+                    if not reply.set(taken):  # nobody waits for them any more
                         for delivery in taken:
                             delivery.release()
-                    reply.set(taken)
                     hold.leave()
 
                 def got(_: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -248,7 +247,7 @@ class Inbox:
 
         def opened(channel: Any) -> None:
             hold = self._new_hold(config.id, channel, attachment)
-            channel.add_on_cancel_callback(lambda _: channel.close())
+            channel.add_on_cancel_callback(lambda _: channel.is_open and channel.close())
             channel.add_on_close_callback(lambda _, why: closed(hold, why))
 
             def consuming(_: object) -> None:

@@ -79,6 +79,7 @@ class Link:
         self._connection: Connection | None = None
         self._running: list[tuple[Operation, Reply]] = []
         self._was_open = False
+        self._opened_at = 0.0
         self._is_serving = False
         self.connected = False
         self.server: dict[str, Any] = {}
@@ -95,8 +96,10 @@ class Link:
                 return
             self._closing, self._attempts, self._error = False, 0, None
             self._is_serving = False
-            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            thread.start()
+            # Only now, as others may wait for its end.
+            self._thread = thread
 
     def open(self, deadline: float) -> None:
         """
@@ -161,13 +164,16 @@ class Link:
         reply = Reply()
         with self._changed:
             if self._closing or not self.alive:
-                reply.fail(UnavailableError(f"cannot {what}: the driver is not running"))
+                raise UnavailableError(f"cannot {what}: the driver is not running")
             self._requests.append((operation, reply))
         self.wake()
         if not reply.wait(deadline):
             error = self.error
             said = f": {error}" if error else ", and the broker does not answer in time"
             reply.fail(UnavailableError(f"cannot {what}{said}"))
+            with self._changed:
+                if (operation, reply) in self._requests:
+                    self._requests.remove((operation, reply))
         return reply.result()
 
     def close(self) -> None:
@@ -235,7 +241,11 @@ class Link:
             reply.fail(ended)
 
     def _attempt(self, number: int) -> bool:
-        """Connect to a broker, and serve the connection until it ends; return whether it opened."""
+        """
+        Connect to a broker, and serve the connection until it ends; return whether that was good.
+
+        One that ends as soon as it is open is not: the next would do the same.
+        """
         at = number % len(self._addresses)
         address = self._addresses[at]
         self._was_open = False
@@ -272,10 +282,12 @@ class Link:
                 self._loop = None
             if loop is not None:
                 loop.close()
-        return self._was_open
+        lasted = time.monotonic() - self._opened_at
+        return self._was_open and lasted >= self._backoff.initial_delay
 
     def _opened(self, connection: Any) -> None:
         self._was_open = self._is_serving = True
+        self._opened_at = time.monotonic()
         self.server = _server_of(connection)
         with self._changed:
             self.connected, self._error = True, None

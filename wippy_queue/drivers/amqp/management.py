@@ -32,8 +32,17 @@ class Management:
         self._headers = {"Authorization": f"Basic {token}"}
 
     def in_flight(self, vhost: str, queue_name: str) -> int:
+        """Return how many messages of a queue are unsettled, as ``count`` does."""
+        return self.count(vhost, queue_name, "messages_unacknowledged")
+
+    def count(self, vhost: str, queue_name: str, what: str) -> int:
         """
-        Return how many messages of a queue are unsettled; some seconds old.
+        Return a count of a queue, some seconds old.
+
+        Args:
+            vhost: The virtual host.
+            queue_name: The queue's name on the broker.
+            what: The name that the plugin has for the count.
 
         Raises:
             PermissionDeniedError: The user may not ask.
@@ -50,7 +59,7 @@ class Management:
         except (URLError, OSError, ValueError) as error:
             raise UnavailableError(f"{self._base} cannot be reached: {error}") from error
         # Absent until the plugin has counted for the first time.
-        count = found.get("messages_unacknowledged", 0) if isinstance(found, dict) else 0
+        count = found.get(what, 0) if isinstance(found, dict) else 0
         return count if isinstance(count, int) else 0
 
     def _error(self, code: int, reason: object) -> QueueError:

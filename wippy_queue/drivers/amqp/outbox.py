@@ -26,6 +26,9 @@ from .reply import OwnReply
 from .sending import Batch, Fate, Sending
 from .topology import channel_error, declare_rung
 
+LARGEST_WINDOW: Final = 16 * 1024 * 1024
+"""Bytes of bodies on the wire that wait for their confirm at most."""
+
 WINDOW: Final = 1000
 """Messages on the wire that wait for their confirm at most."""
 
@@ -70,16 +73,22 @@ class Outbox:
         # The I/O thread's own; others only look whether there is anything.
         self._blocked: str | None = None
         self._channel: Any = None
+        # The channel that was opened last, whether messages can be sent on it yet or not.
+        self._latest: Any = None
         self._connection: Any = None
         self._sent: dict[int, Sending] = {}
+        self._sent_bytes = 0
         self._tag = 0
         self._rungs: set[tuple[str, int]] = set()
         self._is_declaring = False
         self._is_renewing = False
         self._opened_at = 0.0
         self._is_watching = False
-        # What waits to be sent again; in the order in which it may be.
-        self._later: deque[Callable[[], None]] = deque()
+        # What is to be called later; and those of it whose timer does not run yet.
+        self._later: dict[object, Callable[[], None]] = {}
+        self._untimed: deque[tuple[float, object]] = deque()
+        # Wait queues that were declared on any connection.
+        self._known_rungs: set[tuple[str, int]] = set()
         self.largest_properties = FRAME_SIZE - FRAME_OVERHEAD
 
     # -- for all threads ---------------------------------------------------------------
@@ -112,10 +121,13 @@ class Outbox:
         self.give_up()
 
     def wait_answered(self, deadline: float) -> None:
-        """Wait until what callers have published is answered, or until the deadline."""
+        """Wait until whoever publishes has the answers, or until the deadline."""
         with self._answered:
             # Woken as answers come, and when the connection is lost.
-            while any(not each.batch.is_return for each in self._sent.copy().values()):
+            while any(
+                each.fate is Fate.SENT and not each.batch.is_return
+                for each in self._sent.copy().values()
+            ):
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     return
@@ -145,8 +157,23 @@ class Outbox:
                 cancellation.unsubscribe(wake)
 
     def has_rung(self, queue: str, rung: int) -> bool:
-        """Return whether a wait queue was declared on this connection."""
-        return (queue, rung) in self._rungs
+        """Return whether a wait queue was declared here, be it on an earlier connection."""
+        return (queue, rung) in self._known_rungs
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Have something called later by the I/O thread; at once where the connection is lost."""
+        if self._connection is None:
+            callback()
+            return
+        key = object()
+        self._later[key] = callback
+        self._untimed.append((delay, key))
+        self.link.wake()
+
+    @property
+    def takes_publishes(self) -> bool:
+        """Whether it takes what callers publish: false from ``refuse`` on."""
+        return self._takes_publishes
 
     @property
     def blocked(self) -> str | None:
@@ -241,8 +268,11 @@ class Outbox:
 
     def _open_channel(self) -> None:
         def confirming(channel: Any) -> None:
+            if channel is not self._latest:
+                return
             self._channel = channel
-            self._tag, self._sent = 0, {}
+            self._tag, self._sent, self._sent_bytes = 0, {}, 0
+            self._is_renewing = False
             self._opened_at = time.monotonic()
             self.ready.set()
             self.work()
@@ -251,13 +281,13 @@ class Outbox:
             channel.add_on_return_callback(self._returned)
             channel.confirm_delivery(self._confirmed, lambda _: confirming(channel))
 
-        channel = self._connection.channel(on_open_callback=opened)
-        channel.add_on_close_callback(self._channel_closed)
+        self._latest = self._connection.channel(on_open_callback=opened)
+        self._latest.add_on_close_callback(self._channel_closed)
 
     def lost(self, error: QueueError) -> None:
         """Have what was on the wire sent again by the next connection."""
         self.ready.clear()
-        self._channel = self._connection = None
+        self._channel = self._latest = self._connection = None
         self._blocked = None
         self._call_later_ones()
         self._give_back(lambda sending: None)
@@ -268,7 +298,7 @@ class Outbox:
 
     def _give_back(self, judge: Callable[[Sending], QueueError | None]) -> None:
         """Put what was on the wire back, but for what ``judge`` has an error for."""
-        sent, self._sent = list(self._sent.values()), {}
+        sent, self._sent, self._sent_bytes = list(self._sent.values()), {}, 0
         finished: list[Batch] = []
         with self._answered:
             again = []
@@ -281,30 +311,22 @@ class Outbox:
                 elif not sending.batch.is_patient:
                     finished += self._settle([(sending, Fate.UNKNOWN)])
                 elif sending.fate is Fate.SENT:
-                    sending.fate, sending.was_sent = Fate.WAITING, True
+                    sending.fate, sending.was_sent, sending.error = Fate.WAITING, True, None
                     again.append(sending)
             self._waiting.extendleft(reversed(again))
             finished += self._withdraw([each for each in again if not self._takes(each.batch)])
             self._answered.notify_all()
         _finish(finished)
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        """Have something called later by this thread; at once where the connection is lost."""
-        connection = self._connection
-        if connection is not None and connection.is_open:
-            self._later.append(callback)
-            connection.ioloop.call_later(delay, self._call_later_one)
-        else:
+    def _call_later_one(self, key: object) -> None:
+        callback = self._later.pop(key, None)
+        if callback is not None:
             callback()
-
-    def _call_later_one(self) -> None:
-        if self._later:
-            self._later.popleft()()
 
     def _call_later_ones(self) -> None:
         """Call all now, whose timers end with their connection or are waited for no longer."""
-        for _ in range(len(self._later)):
-            self._call_later_one()
+        for key in list(self._later):
+            self._call_later_one(key)
 
     def _block(self, _connection: Any, frame: Any) -> None:
         reason = getattr(frame.method, "reason", None)
@@ -321,6 +343,9 @@ class Outbox:
 
     def work(self) -> None:
         """Send what waits, as far as the window and the wait queues allow."""
+        while self._untimed:
+            delay, key = self._untimed.popleft()
+            self._connection.ioloop.call_later(delay, partial(self._call_later_one, key))
         while (
             self._channel is not None
             and self._blocked is None
@@ -336,10 +361,15 @@ class Outbox:
     def _next(self) -> list[Sending]:
         """Take what can be sent now; begin to declare the wait queue that the next one needs."""
         room = WINDOW - len(self._sent)
+        # A body that is larger goes alone.
+        free = LARGEST_WINDOW - self._sent_bytes
         chosen: list[Sending] = []
         with self._answered:
             while self._waiting and len(chosen) < room:
                 sending = self._waiting[0]
+                free -= len(sending.outgoing.body)
+                if free < 0 and (chosen or self._sent):
+                    break
                 if sending.rung is not None and (sending.queue, sending.rung) not in self._rungs:
                     if not chosen:
                         self._declare_rung(sending)
@@ -361,6 +391,7 @@ class Outbox:
         self._is_declaring = False
         if error is None:
             self._rungs.add((queue, rung))
+            self._known_rungs.add((queue, rung))
         else:
             with self._answered:
                 those = [each for each in self._waiting if (each.queue, each.rung) == (queue, rung)]
@@ -386,6 +417,7 @@ class Outbox:
             return
         self._tag += 1
         self._sent[self._tag] = sending
+        self._sent_bytes += len(sending.outgoing.body)
         self._channel.basic_publish(
             "",
             sending.routing_key,
@@ -394,16 +426,22 @@ class Outbox:
             outgoing.mandatory,
         )
 
-    def _returned(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
+    def _returned(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Note a message that has no queue; its confirm follows."""
-        for sending in self._sent.values():
-            if (
-                sending.routing_key == method.routing_key
-                and sending.outgoing.body == body
-                and sending.error is None
-            ):
-                sending.error = UnavailableError(f"returned by the broker: {method.reply_text}")
-                return
+        equal = [
+            sending
+            for sending in self._sent.values()
+            if sending.routing_key == method.routing_key
+            and sending.outgoing.body == body
+            and sending.outgoing.mandatory
+            and sending.error is None
+        ]
+        # Bodies may be equal; a broker that writes properties anew leaves the first of these.
+        same = [each for each in equal if each.outgoing.properties == properties.raw]
+        for sending in (same or equal)[:1]:
+            sending.error = UnavailableError(f"returned by the broker: {method.reply_text}")
+            if sending.rung is not None:
+                self._rungs.discard((sending.queue, sending.rung))
 
     def _confirmed(self, frame: Any) -> None:
         method = frame.method
@@ -417,6 +455,7 @@ class Outbox:
             tags = [method.delivery_tag]
         is_ack = isinstance(method, spec.Basic.Ack)
         answered = [self._sent.pop(tag) for tag in tags if tag in self._sent]
+        self._sent_bytes -= sum(len(each.outgoing.body) for each in answered)
         with self._answered:
             finished = []
             for sending in answered:
@@ -480,7 +519,7 @@ class Outbox:
 
     def _channel_closed(self, channel: Any, reason: BaseException) -> None:
         """Open another where the broker has closed it: no message may end the others' channel."""
-        if channel is not self._channel and self._channel is not None:
+        if channel is not self._latest:
             return
         self._channel = None
         self.ready.clear()

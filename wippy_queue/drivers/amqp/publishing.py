@@ -13,6 +13,7 @@ from ...errors import (
     Cancelled,
     MessageTooLargeError,
     PublishError,
+    QueueError,
     QueueFullError,
     UnavailableError,
 )
@@ -123,8 +124,7 @@ class Publishing:
             config = delivery.source.config
             sending = self._sending(config, delivery.message, failed_attempts, delay)
         except PublishError as error:
-            logger.error("%s; it returns to its queue as it was", error)
-            delivery.hold.end_return(Settlement.REQUEUE, delivery.tag)
+            self._requeue_later(delivery, error)
             return
         self._send_back(delivery, sending)
 
@@ -139,24 +139,35 @@ class Publishing:
             rung = rung_of(0)
             name = wait_queue(sending.queue, rung)
             self._send_back(delivery, Sending(sending.outgoing, sending.queue, name, rung))
-        elif sending.fate is Fate.REJECTED and sending.refusals < MOST_REFUSALS:
-            # A wait queue is never full: its node cannot store at the moment.
+        elif self._is_tried_again(sending):
             sending.refusals += 1
             delay = FULL_QUEUE.delay(sending.refusals)
             self._outbox.call_later(delay, partial(self._send_back, delivery, sending))
         elif sending.fate is Fate.FAILED:
-            # Not at once: it would come back at once, and fail again.
-            logger.error(
-                "message %s of %s cannot wait for its next attempt, and returns as it was: %s",
-                delivery.message.id,
-                delivery.queue,
-                sending.error,
-            )
-            requeue = partial(delivery.hold.end_return, Settlement.REQUEUE, delivery.tag)
-            self._outbox.call_later(FAILED_RETURN_DELAY, requeue)
+            self._requeue_later(delivery, sending.error)
         else:
             settlement = Settlement.ACK if is_confirmed else Settlement.REQUEUE
             delivery.hold.end_return(settlement, delivery.tag)
+
+    def _is_tried_again(self, sending: Sending) -> bool:
+        """
+        Return whether a wait queue's refusal is not the last word.
+
+        It is never full: its node cannot store at the moment. Where it is gone, it is declared.
+        """
+        is_refused = sending.fate in (Fate.REJECTED, Fate.UNROUTABLE) and sending.rung is not None
+        return is_refused and sending.refusals < MOST_REFUSALS
+
+    def _requeue_later(self, delivery: AmqpDelivery, error: QueueError | None) -> None:
+        """Requeue what cannot be published anew; at once, it would come back and fail again."""
+        logger.error(
+            "message %s of %s cannot wait for its next attempt, and returns as it was: %s",
+            delivery.message.id,
+            delivery.queue,
+            error,
+        )
+        requeue = partial(delivery.hold.end_return, Settlement.REQUEUE, delivery.tag)
+        self._outbox.call_later(FAILED_RETURN_DELAY, requeue)
 
 
 class _Publish:
@@ -265,6 +276,8 @@ class _Publish:
             )
         if isinstance(error, MessageTooLargeError):
             return MessageTooLargeError(f"{queue}: {error}", **account)
+        if isinstance(error, UnavailableError):
+            return UnavailableError(f"{queue}: {error}", **account)
         if error is not None and not ids["accepted"] and not ids["unknown"]:
             return error
         if error is not None:
@@ -274,7 +287,10 @@ class _Publish:
             if not ids["accepted"] and not ids["unknown"]:
                 return Cancelled(said)
             return PublishError(said, **account)
-        if fates <= {Fate.ACCEPTED, Fate.REJECTED} and self._max_length is not None:
+        if not self._outbox.takes_publishes:
+            return UnavailableError(f"{queue}: {self._outbox.why_not()}", **account)
+        # What had to wait for the refused ones was never sent.
+        if fates <= {Fate.ACCEPTED, Fate.REJECTED, Fate.WAITING} and self._max_length is not None:
             return QueueFullError(
                 f"{queue} is full, or its node cannot store: the broker refuses its messages, and "
                 f"{self._timeout:g} s brought no room; raise its options.max_length, its "

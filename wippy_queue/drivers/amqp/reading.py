@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 import attrs
 
@@ -25,11 +26,14 @@ from .mapping import (
     WRITTEN_TEXTS,
     Kept,
     is_expiration,
+    is_mode,
     is_short,
 )
 from .table import Foreign, MalformedError, decode_table, encode_value
 
 _IDS = MessageIds()
+
+LARGEST_COUNT: Final = 2**62
 
 
 @attrs.frozen(slots=True)
@@ -69,10 +73,15 @@ def decode(properties: bytes, body: bytes) -> Incoming:
     message_id = str(texts.pop("message_id", ""))
     if not message_id or not is_short(message_id):
         message_id = _IDS.new()
+    if not is_expiration(texts.get(EXPIRATION, 0)):
+        # No broker takes it, and none could give it back.
+        del texts[EXPIRATION]
     # Properties come before headers of the same name.
     kept.update(texts)
     kept[PRIORITY] = numbers.get(PRIORITY, 0)
-    kept[DELIVERY_MODE] = numbers.get(DELIVERY_MODE, TRANSIENT)
+    mode = numbers.get(DELIVERY_MODE, TRANSIENT)
+    # The broker takes any byte, and all but 2 for transient.
+    kept[DELIVERY_MODE] = mode if is_mode(mode) else TRANSIENT
     if TIMESTAMP in numbers:
         kept[TIMESTAMP] = numbers[TIMESTAMP]
     foreign = rest if rest.table or rest.texts else None
@@ -127,4 +136,6 @@ def _is_brokers(name: str) -> bool:
 
 
 def _count(value: HeaderValue) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    # Others may write what could not be counted on from.
+    return min(int(value), LARGEST_COUNT) if is_count else 0

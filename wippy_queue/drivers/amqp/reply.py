@@ -15,6 +15,8 @@ class Reply:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        # Taken by the first answer.
+        self._turn = threading.Lock()
         self._result: Any = None
         self._error: QueueError | None = None
 
@@ -23,17 +25,20 @@ class Reply:
         """Whether there is an answer."""
         return self._event.is_set()
 
-    def set(self, result: Any) -> None:
-        """Answer."""
-        if not self.given:
-            self._result = result
-            self._event.set()
+    def set(self, result: Any) -> bool:
+        """Answer, and return whether this is the answer."""
+        return self._give(result, None)
 
-    def fail(self, error: QueueError) -> None:
-        """Answer with an error."""
-        if not self.given:
-            self._error = error
-            self._event.set()
+    def fail(self, error: QueueError) -> bool:
+        """Answer with an error, and return whether this is the answer."""
+        return self._give(None, error)
+
+    def _give(self, result: Any, error: QueueError | None) -> bool:
+        if not self._turn.acquire(blocking=False):
+            return False
+        self._result, self._error = result, error
+        self._event.set()
+        return True
 
     def wait(self, deadline: float) -> bool:
         """Wait for the answer until a moment of the monotonic clock, and say whether it came."""
@@ -58,17 +63,11 @@ class OwnReply(Reply):
         super().__init__()
         self._callback = callback
 
-    def set(self, result: Any) -> None:
-        """Answer."""
-        if not self.given:
-            super().set(result)
-            self._callback(result, None)
-
-    def fail(self, error: QueueError) -> None:
-        """Answer with an error."""
-        if not self.given:
-            super().fail(error)
-            self._callback(None, error)
+    def _give(self, result: Any, error: QueueError | None) -> bool:
+        is_first = super()._give(result, error)
+        if is_first:
+            self._callback(result, error)
+        return is_first
 
 
 Operation = Callable[[Any, Reply], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -27,7 +28,7 @@ from .outbox import Outbox
 from .publishing import Publishing, UnroutableError
 from .reply import Operation, OwnReply
 from .settings import AmqpSettings
-from .topology import Declared, count, declare, purge
+from .topology import AT_ONCE, Declared, count, declare, purge
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds that the broker has for a declaration, a count, a purge or a take."""
@@ -92,8 +93,8 @@ class Session:
         )
         # Held by who closes the connections, and by who keeps them instead.
         self._turn = threading.Lock()
-        # Both are replaced as a whole.
         self._declared: dict[str, Declared] = {}
+        # Replaced as a whole.
         self._problems: dict[str, QueueError] = {}
         self._warned: set[str] = set()
         # Queues that the broker says it has not.
@@ -138,6 +139,10 @@ class Session:
             raise StartTimeoutError("the broker did not declare the queues in time")
         for error in self._problems.values():
             raise error
+        for queue in self._queues():
+            # Where deliveries kept the connection through a stop, as made known since.
+            if queue.config.id not in self._declared:
+                self.declare(queue, max(0.0, deadline - time.monotonic()))
         self.was_opened = True
 
     def resume(self) -> None:
@@ -201,9 +206,10 @@ class Session:
 
     def _prepare(self, connection: Any, then: Callable[[], None]) -> None:
         """Declare all queues on a new connection, on its I/O thread, before anything is sent."""
-        queues = list(self._queues())
+        queues = deque(self._queues())
         problems: dict[str, QueueError] = {}
-        waiting = len(queues)
+        waiting = 0
+        is_going_on = False
 
         def answered(queue: AmqpQueue, result: Any, error: QueueError | None) -> None:
             nonlocal waiting
@@ -212,17 +218,23 @@ class Session:
             else:
                 problems[queue.config.id] = error
             waiting -= 1
-            if not waiting:
-                done()
+            go_on()
 
-        def done() -> None:
-            self._problems = problems
-            then()
+        def go_on() -> None:
+            nonlocal waiting, is_going_on
+            if is_going_on:
+                return  # answered at once
+            is_going_on = True
+            while queues and waiting < AT_ONCE:
+                queue = queues.popleft()
+                waiting += 1
+                self._declaration(queue)(connection, OwnReply(partial(answered, queue)))
+            is_going_on = False
+            if not (queues or waiting):
+                self._problems = problems
+                then()
 
-        if not queues:
-            done()
-        for queue in queues:
-            self._declaration(queue)(connection, OwnReply(partial(answered, queue)))
+        go_on()
 
     def declare(self, queue: AmqpQueue, timeout: float = CALL_TIMEOUT) -> None:
         """Declare a queue, where there is a connection; each new one declares it anyway."""
@@ -237,7 +249,7 @@ class Session:
 
     def _note(self, queue: AmqpQueue, declared: Declared) -> None:
         queue_id, timeout = queue.config.id, queue.options.consumer_timeout
-        self._declared = {**self._declared, queue_id: declared}
+        self._declared[queue_id] = declared
         version = self.server_version
         is_obeyed = not version or version >= CONSUMER_TIMEOUT_SERVER
         if timeout is not None and not is_obeyed and queue_id not in self._warned:
@@ -270,7 +282,9 @@ class Session:
         counted = self._ask(self._asking_link(), count(names), f"count {config.id}")
         absent_until = time.monotonic() + ABSENT_FOR
         self._absent.update({name: absent_until for name in rungs if name not in counted})
-        delayed = returning + sum(counted[name].ready for name in rungs if name in counted)
+        delayed = returning + sum(
+            self._waiting_in(name, counted[name].ready) for name in rungs if name in counted
+        )
         own = counted.get(config.queue_name)
         ready, consumers = (0, 0) if own is None else (own.ready, own.consumers)
         in_flight: int | None = None
@@ -283,6 +297,12 @@ class Session:
             in_flight=in_flight,
             consumer_count=consumers,
         )
+
+    def _waiting_in(self, wait_queue_name: str, ready: int) -> int:
+        """Return what a wait queue has, with what its full queue refused where that is known."""
+        if self._management is None:
+            return ready
+        return max(ready, self._management.count(self._vhost, wait_queue_name, "messages"))
 
     def _ask(self, link: Link, operation: Operation, what: str) -> Any:
         """Ask the broker, once it has what tools have settled before."""

@@ -109,7 +109,9 @@ class _Declaration:
         name = found["name"]
         theirs = _value(found["theirs"], self._arguments.get(name))
         was_given = name in self._given and name not in ("x-queue-type", "x-delivery-limit")
-        if not self._is_open or was_given or self._tries > 20:
+        # A stream keeps what is acked, and ends the connection of who returns anything.
+        is_stream = name == "x-queue-type" and theirs == "stream"
+        if not self._is_open or was_given or is_stream or self._tries > 20:
             reply.fail(self._difference(name, found["ours"], found["theirs"]))
         elif name == "durable":
             self._durable = bool(theirs)

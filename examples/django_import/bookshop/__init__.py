@@ -1,0 +1,1 @@
+"""A bookshop that imports CSV files in the background."""
