@@ -19,7 +19,6 @@ class Cluster:
         size: How many nodes.
         management: Whether they have the management plugin.
         config: More lines of their ``rabbitmq.conf``.
-        terms: The Erlang terms of their ``advanced.config``.
 
     Attributes:
         nodes: In the order of their start.
@@ -32,7 +31,6 @@ class Cluster:
         *,
         management: bool = False,
         config: Mapping[str, object] | None = None,
-        terms: str = "",
     ) -> None:
         self._ground = Ground()
         join = {"cluster_formation.classic_config.nodes.1": "rabbit1@localhost"}
@@ -42,7 +40,6 @@ class Cluster:
                 name=f"rabbit{number}",
                 management=management,
                 config={**(config or {}), **(join if number > 1 else {})},
-                terms=terms,
             )
             for number in range(1, size + 1)
         ]

@@ -38,7 +38,6 @@ class Node:
         management: Whether it has the management plugin.
         config: More configuration: a mapping, as in ``rabbitmq.conf``, or Erlang terms, as in
             ``advanced.config``, such as ``[{rabbit, [{channel_tick_interval, 1000}]}].``
-        terms: Such terms, besides a mapping.
         tls: Its TLS listener, besides the one without.
         ground: What it shares with the nodes of its cluster, which then outlives it.
         name: What no other node of the cluster is called.
@@ -55,7 +54,6 @@ class Node:
         *,
         management: bool = False,
         config: Mapping[str, object] | str = "",
-        terms: str = "",
         tls: Tls | None = None,
         ground: Ground | None = None,
         name: str = "rabbit",
@@ -101,7 +99,7 @@ class Node:
             ),
             "RABBITMQ_ADVANCED_CONFIG_FILE": self._write(
                 "advanced.config",
-                terms or (config if isinstance(config, str) and config else "[]."),
+                config if isinstance(config, str) and config else "[].",
             ),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG,
             "RUNNING_UNDER_SYSTEMD": "true",  # the process is the server, not a shell around it

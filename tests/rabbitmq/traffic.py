@@ -179,6 +179,7 @@ class Traffic:
         url: The broker, as publishers reach it.
         worker_url: The same for workers.
         queues: The type of each queue, by its ID.
+        fails: Whether messages fail at first, and so wait in a wait queue.
         driver: More fields of the drivers.
 
     Attributes:
@@ -193,6 +194,7 @@ class Traffic:
         worker_url: str | Sequence[str] | None = None,
         *,
         queues: dict[str, str] | None = None,
+        fails: bool = True,
         **driver: Any,
     ) -> None:
         self.account = Account()
@@ -209,6 +211,7 @@ class Traffic:
             }
             for queue_id, queue_type in (queues or QUEUES).items()
         }
+        self._fails = fails
         self._numbers = itertools.count()
         self._stopped = threading.Event()
         self._publishers: list[Future[None]] = []
@@ -250,6 +253,12 @@ class Traffic:
         for number in range(publishers):
             queue_id = queue_ids[number % len(queue_ids)]
             self._publishers.append(in_thread(self._publish, queue_id, random.Random(number)))
+
+    def _kind_of(self, number: int) -> str:
+        """Return what becomes of the message of a number."""
+        if number % 25 == 7:
+            return "rejected"
+        return "fails" if self._fails and number % 5 == 0 else "plain"
 
     def add_worker(self) -> Worker:
         """Start another worker; it says when it is ready."""
@@ -296,7 +305,9 @@ class Traffic:
             WITHOUT_END,
         )
         count = choice.choice((1, 1, 1, 5, 20))
-        bodies = [{"kind": kind_of(next(self._numbers)), "text": "x" * 200} for _ in range(count)]
+        bodies = [
+            {"kind": self._kind_of(next(self._numbers)), "text": "x" * 200} for _ in range(count)
+        ]
         began = time.monotonic()
         try:
             ids = self.runtime.publish_many(queue_id, bodies)
@@ -362,10 +373,3 @@ class Traffic:
             worker.kill()
         with contextlib.suppress(QueueError):
             self.runtime.stop(SOON)
-
-
-def kind_of(number: int) -> str:
-    """Return what becomes of the message of a number."""
-    if number % 25 == 7:
-        return "rejected"
-    return "fails" if number % 5 == 0 else "plain"
