@@ -258,10 +258,12 @@ class DeadLetters:
         """Yield what was on the queue at the beginning; whatever is not settled goes back."""
         # What fails again at once comes to the tail, behind all that was there.
         info = self._driver.get_queue_info(self.queue)
-        unknown = info.ready is None or info.delayed is None
+        is_exact = self._driver.features(self._config).exact_counts
+        unknown = not is_exact or info.ready is None or info.delayed is None
         left = sys.maxsize if unknown else (info.ready or 0) + (info.delayed or 0)
         wanted = None if ids is None else set(ids)
-        # Where the counts are unknown, one that came again is held, so that this comes to an end.
+        # Where the counts are not known for sure, one that came again is held, so that this comes
+        # to an end.
         seen: set[str] = set()
         unsettled: list[Delivery] = []
         try:

@@ -22,6 +22,7 @@ from wippy_queue import (
     PublishError,
     QueueConfig,
     RetryAfter,
+    Runtime,
     current_delivery,
 )
 from wippy_queue.drivers.amqp import AmqpDriver
@@ -82,6 +83,22 @@ def test_a_delayed_message_comes_when_its_rung_has_passed(driver: AmqpDriver) ->
     assert (delivery.attempt, delivery.message.headers["own"]) == (1, 1.5)
     assert not [name for name in delivery.message.headers if "death" in name]
     delivery.ack()
+
+
+@pytest.mark.parametrize("queue_type", TYPES)
+def test_dead_letters_can_be_replayed_after_a_look(prefix: Prefix, queue_type: str) -> None:
+    """All that a list has shown a moment before is put back, every time."""
+    runtime = Runtime()
+    runtime.add_driver("app:rabbit", prefix.driver())
+    options = {"queue_type": queue_type}
+    runtime.add_queue(TASKS, driver="app:rabbit", options=options)
+    runtime.add_queue(DEAD, driver="app:rabbit", options=options)
+    letters = runtime.dead_letters(TASKS)
+    for _ in range(20):
+        ids = set(runtime.publish_many(DEAD, [1, 2, 3], timeout=SOON))
+        assert {each.id for each in letters.list()} == ids
+        assert set(letters.replay(to=TASKS).replayed) == ids
+    runtime.stop()
 
 
 def test_x_delay_delays(driver: AmqpDriver, plain: Plain) -> None:
