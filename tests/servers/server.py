@@ -24,8 +24,10 @@ EXIT_LIMIT: Final = 8.0
 """Seconds that no exit takes: well above what is allowed, well below what servers kill after."""
 
 PROGRAMS = Path(sys.executable).parent
+INHERITED = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+"""What programs are given: not the project of the tests in this process, they name their own."""
 ENVIRONMENT = {
-    **os.environ,
+    **INHERITED,
     "PATH": os.pathsep.join([str(PROGRAMS), os.environ["PATH"]]),
     "PYTHONPATH": str(Path(wippy_queue.__file__).parent.parent),
     "PYTHONUNBUFFERED": "1",
