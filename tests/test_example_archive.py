@@ -211,16 +211,41 @@ def test_refuses_a_second_run_on_the_same_archive(folder: Path, archive: Path) -
 
 @pytest.fixture
 def large_folder(folder: Path) -> Path:
-    """A folder that takes a second or two to save, the small files first."""
+    """A folder with six more files."""
     for number in range(6):
         (folder / "below" / f"{number}.random").write_bytes(random.randbytes(1 << 20))
     return folder
 
 
-def test_completes_what_a_killed_run_began(large_folder: Path, archive: Path) -> None:
+def changed_example(tmp_path: Path, handler: str) -> Path:
+    """Return a copy of the example with another handler for saving."""
+    example = tmp_path / "example"
+    shutil.copytree(EXAMPLE, example, symlinks=True)
+    with (example / "handlers.py").open("a") as file:
+        file.write(f"\n\n{handler}")
+    return example
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path) -> Path:
+    """A copy of the example that saves one file only once it is told to end."""
+    return changed_example(
+        tmp_path,
+        "original = save\n\n\n"
+        "def save(body):\n"
+        "    if body['file'].endswith('5.random'):\n"
+        "        (to_path(body['archive']) / 'waiting').touch()\n"
+        "        current_context().wait(None)\n"
+        "    original(body)\n",
+    )
+
+
+def test_completes_what_a_killed_run_began(
+    large_folder: Path, archive: Path, unfinished: Path
+) -> None:
     """After SIGKILL there are only whole objects, and the next run does the rest."""
-    with running(large_folder, "--to", archive) as process:
-        wait_for_file(archive, "*.xz", process)
+    with running(large_folder, "--to", archive, example=unfinished) as process:
+        wait_for_file(archive, "waiting", process)
         process.kill()
     assert len(objects(archive)) < 9
     output = run(large_folder, "--to", archive)
@@ -231,14 +256,16 @@ def test_completes_what_a_killed_run_began(large_folder: Path, archive: Path) ->
     assert "10 done, 0 failed" in run(large_folder, "--to", archive, "--verify")
 
 
-def test_returns_what_it_holds_at_ctrl_c(large_folder: Path, archive: Path) -> None:
+def test_returns_what_it_holds_at_ctrl_c(
+    large_folder: Path, archive: Path, unfinished: Path
+) -> None:
     """After SIGINT it says what became of everything, leaves nothing behind, and goes on later."""
-    with running(large_folder, "--to", archive) as process:
-        wait_for_file(archive, "*.xz", process)
+    with running(large_folder, "--to", archive, example=unfinished) as process:
+        wait_for_file(archive, "waiting", process)
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=60)[0]
     assert process.returncode == 130
-    assert re.search(r"Stopped: \d+ finished, 0 still running, \d+ returned", output)
+    assert re.search(r"Stopped: \d+ finished, 0 still running, [1-9]\d* returned", output)
     assert "Traceback" not in output
     assert len(objects(archive)) < 9
     assert list((archive / "incoming").iterdir()) == []
@@ -248,21 +275,18 @@ def test_returns_what_it_holds_at_ctrl_c(large_folder: Path, archive: Path) -> N
 
 def test_names_what_still_runs_after_ctrl_c(folder: Path, archive: Path, tmp_path: Path) -> None:
     """A handler that does not end in time is listed with its file, and the process ends."""
-    example = tmp_path / "example"
-    shutil.copytree(EXAMPLE, example, symlinks=True)
+    example = changed_example(
+        tmp_path,
+        "def save(body):\n"
+        "    import threading\n"
+        "    (to_path(body['archive']) / 'started').touch()\n"
+        "    threading.Event().wait()\n",
+    )
     settings = (example / "app.yaml").read_text()
     start = "auto_start: true"
     (example / "app.yaml").write_text(
         settings.replace(start, f"{start}\n      stop_timeout: 100ms")
     )
-    with (example / "handlers.py").open("a") as file:
-        file.write(
-            "\n\n"
-            "def save(body):\n"
-            "    import threading\n"
-            "    (to_path(body['archive']) / 'started').touch()\n"
-            "    threading.Event().wait()\n"
-        )
     (only,) = folder.glob("*.txt")
     with running(folder, "--to", archive, example=example) as process:
         wait_for_file(archive, "started", process)
