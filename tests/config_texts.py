@@ -27,6 +27,17 @@ WORKER = """\
     func: handle
 """
 
+# Of applications that tests run, in a module "shop" with a function "handle".
+SHOP = """\
+version: "1.0"
+namespace: shop
+entries:
+  - {name: memory, kind: queue.driver.memory}
+  - {name: mails, kind: queue.queue, driver: memory}
+  - {name: handle, kind: function.python, callable: "shop:handle"}
+  - {name: mailer, kind: queue.consumer, queue: mails, func: handle, lifecycle: {auto_start: true}}
+"""
+
 
 def problems(text: str, **arguments: str) -> tuple[ConfigProblem, ...]:
     """Return what is wrong with a text."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from command_line import ENVIRONMENT, Program
+from config_texts import SHOP
 
 APP = """\
 import threading
@@ -33,15 +34,6 @@ def handle(body):
     if body == "stuck":
         threading.Event().wait()
 """
-YAML = """\
-version: "1.0"
-namespace: shop
-entries:
-  - {name: memory, kind: queue.driver.memory}
-  - {name: mails, kind: queue.queue, driver: memory}
-  - {name: handle, kind: function.python, callable: "shop:handle"}
-  - {name: mailer, kind: queue.consumer, queue: mails, func: handle, lifecycle: {auto_start: true}}
-"""
 
 Start = Callable[..., Program]
 
@@ -50,7 +42,7 @@ Start = Callable[..., Program]
 def folder(tmp_path: Path) -> Path:
     """Give a folder with an application."""
     (tmp_path / "shop.py").write_text(APP)
-    (tmp_path / "queues.yaml").write_text(YAML)
+    (tmp_path / "queues.yaml").write_text(SHOP)
     return tmp_path
 
 
@@ -124,7 +116,7 @@ def test_a_stuck_handler_does_not_keep_it(start: Start) -> None:
 
 def test_a_wrong_file_is_one_line(folder: Path) -> None:
     """Check names the place, without a traceback."""
-    (folder / "queues.yaml").write_text(YAML.replace("queue: mails", "queue: mail"))
+    (folder / "queues.yaml").write_text(SHOP.replace("queue: mails", "queue: mail"))
     result = run_flask(folder, "--app", "shop", "wippy", "check")
     assert result.returncode == 2
     assert result.stderr == (

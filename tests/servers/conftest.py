@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from config_texts import SHOP
 
 from .server import Server
 
@@ -83,16 +84,6 @@ def handle(body):
     say(f"ends {kind} {number}")
 """
 
-YAML = """\
-version: "1.0"
-namespace: shop
-entries:
-  - {name: memory, kind: queue.driver.memory}
-  - {name: mails, kind: queue.queue, driver: memory}
-  - {name: handle, kind: function.python, callable: "shop:handle"}
-  - {name: mailer, kind: queue.consumer, queue: mails, func: handle, lifecycle: {auto_start: true}}
-"""
-
 Start = Callable[..., Server]
 
 
@@ -100,7 +91,7 @@ Start = Callable[..., Server]
 def folder(tmp_path: Path) -> Path:
     """Give a folder with an application for Flask, in the module ``shop``."""
     (tmp_path / "shop.py").write_text(FLASK)
-    (tmp_path / "queues.yaml").write_text(YAML)
+    (tmp_path / "queues.yaml").write_text(SHOP)
     return tmp_path
 
 

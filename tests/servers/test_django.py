@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from config_texts import SHOP
 
-from .conftest import YAML, Start
+from .conftest import Start
 from .server import EXIT_LIMIT, Server
 
 Serve = Callable[..., Server]
@@ -108,7 +109,7 @@ def folder(tmp_path: Path) -> Path:
         "urls.py": URLS,
         "handlers.py": HANDLERS,
         "wsgi.py": WSGI,
-        "queues.yaml": YAML.replace("shop:handle", "handlers:handle"),
+        "queues.yaml": SHOP.replace("shop:handle", "handlers:handle"),
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
