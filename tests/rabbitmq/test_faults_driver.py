@@ -31,6 +31,7 @@ from wippy_queue.drivers.amqp.link import Link
 
 from .conftest import Broker
 from .node import Node
+from .plain import Plain
 from .ports import HOST, Port
 from .proxy import Proxy
 
@@ -360,6 +361,33 @@ def test_stop_with_a_held_delivery_whose_connection_is_lost(
     lost.wait()
     wait_for_threads()
     attachment.close()
+
+
+def test_stop_with_a_delivery_that_came_to_a_channel_that_closes(
+    plain: Plain, proxy: Proxy, queue_name: Callable[..., str]
+) -> None:
+    """The broker has it back with the end of the channel, and nothing keeps the connections."""
+    name = queue_name()
+    driver = fast(proxy.url)
+    driver.declare_queue(queue(name))
+    driver.start()
+    attachment = driver.attach("app:tasks", 10)
+    driver.publish("app:tasks", [message(0)], timeout=SOON)
+    [delivery] = all_of(attachment, 1)
+    # The broker does not learn that the channel closes, and pushes.
+    proxy.hold("server")
+    delivery.ack()
+    attachment.close()
+    heard = attachment.last_contact
+    plain.publish(name, b"1")
+    moment = threading.Event()
+    while attachment.last_contact == heard:
+        moment.wait(0.001)
+    driver.stop(0.1)
+    assert threads()
+    proxy.go_on()
+    wait_for_threads()
+    assert [each.body for each in plain.take(name)] == [b"1"]
 
 
 def test_start_against_a_silent_peer(proxy: Proxy, queue_name: Callable[..., str]) -> None:

@@ -111,6 +111,25 @@ def test_a_handler_over_the_time_loses_its_delivery(
     assert runtime.health().ok
 
 
+def test_a_delivery_that_is_taken_back_after_the_stop(runtime: Runtime) -> None:
+    """Nothing keeps the connections any more, and they end."""
+    runtime.start()
+    runtime.publish(TASKS, 1)
+    driver = runtime.drivers["app:rabbit"]
+    attachment = driver.attach(TASKS, 1)
+    [delivery] = attachment.take(1)
+    lost = threading.Event()
+    delivery.when_lost(lost.set)
+    driver.stop()
+    threads = [each for each in threading.enumerate() if each.name.startswith("amqp_")]
+    assert threads
+    assert lost.wait(SOON)
+    for thread in threads:
+        thread.join(SOON)
+        assert not thread.is_alive()
+    attachment.close()
+
+
 def test_only_a_server_that_does_not_obey_the_timeout_is_warned_about(
     runtime: Runtime, strict: Node, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -129,6 +129,8 @@ class AmqpAttachment(Attachment):
 
     def arrive(self, hold: Hold, tag: int, properties: RawProperties, body: bytes) -> None:
         """Keep a delivery for the next take, or return it where there will be none."""
+        if not hold.channel.is_open:
+            return  # the broker has it back when the channel has ended
         hold.arrived(tag)
         with self._changed:
             is_kept = hold is self.hold and (self.is_open or self._is_owned)

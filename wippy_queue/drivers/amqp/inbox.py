@@ -173,10 +173,6 @@ class Inbox:
             self._end_hold(hold)
         for attachment in self._all_attachments():
             attachment.is_opening = False
-        # What was waited for is lost, and there may be no other connection.
-        when_empty = self.when_empty
-        if when_empty is not None:
-            when_empty()
 
     def work(self) -> None:
         """Close what was detached, hand settlements over, and open what was attached."""
@@ -189,9 +185,7 @@ class Inbox:
         while self._asking:
             self._asking.popleft().flush()
         self._open_all()
-        when_empty = self.when_empty
-        if when_empty is not None and not self.held():
-            when_empty()
+        self._look_whether_empty()
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
         """Have something called later, by this connection's thread and only while it lasts."""
@@ -316,6 +310,12 @@ class Inbox:
         with self._lock:
             self._holds.discard(hold)
         hold.end()
+        self._look_whether_empty()
+
+    def _look_whether_empty(self) -> None:
+        when_empty = self.when_empty
+        if when_empty is not None and not self.held():
+            when_empty()
 
 
 def _by_the_connection(*_: object) -> None:
