@@ -269,7 +269,10 @@ class SqliteDriver(Driver):
                     try:
                         if taken := self.take(attachment.queue_id, count):
                             return taken
-                        look_again = self.get_queue_info(attachment.queue_id).next_due
+                        info = self.get_queue_info(attachment.queue_id)
+                        if info.ready:
+                            continue  # it fell due in between
+                        look_again = info.next_due
                     except UnavailableError:  # which trouble tells
                         look_again = LOCK_TIMEOUT
                 # Woken by what is published, settled or taken back in any process, by start and
