@@ -152,8 +152,8 @@ def test_cluster_loses_a_node(cluster: Cluster, tmp_path: Path, tell: Told) -> N
     """
     A quorum queue goes on without one of three nodes, each in turn, and misses nothing.
 
-    None waits for its next attempt: wait queues that pass on while a leader is down look again
-    after 3 minutes, and sometimes later.
+    None fails or is rejected, and so waits for its next attempt: wait queues that pass on while
+    a leader is down look again after 3 minutes, and sometimes later.
     """
     queues = {"app:quorum": "quorum"}
     with Traffic(tmp_path, cluster.urls, queues=queues, fails=False) as traffic:
