@@ -153,8 +153,9 @@ def test_configuration_is_read(new_node: Callable[..., Node]):
     """Erlang terms and the management plugin can be given together."""
     node = new_node(management=True, config="[{rabbit, [{channel_tick_interval, 1234}]}].")
     assert "1234" in node.ctl("eval", "application:get_env(rabbit, channel_tick_interval).")
-    with pytest.raises(urllib.error.HTTPError, match="401"):
+    with pytest.raises(urllib.error.HTTPError, match="401") as caught:
         urllib.request.urlopen(f"{node.management_url}/api/overview", timeout=SOON).close()
+    caught.value.close()
 
 
 def test_a_certificate_is_a_login(new_node: Callable[..., Node], certificates: Certificates):
