@@ -67,6 +67,36 @@ def test_nothing_to_do_is_idle(runtime):
     runtime.wait_idle(None)
 
 
+class LookedAt(MemoryDriver):
+    """A memory driver that tells when somebody has asked for counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.looked = threading.Event()
+
+    def get_queue_info(self, queue_id):
+        """Return them."""
+        info = super().get_queue_info(queue_id)
+        self.looked.set()
+        return info
+
+
+@pytest.mark.parametrize("timeout", [SOON, None])
+def test_a_purge_makes_idle(runtime, timeout):
+    """Who waits for delayed messages waits no longer once they are purged."""
+    driver = LookedAt()
+    runtime.add_driver("app:looked_at", driver)
+    runtime.add_queue("app:later", driver="app:looked_at")
+    runtime.add_consumer("app:worker", queue="app:later", func=print)
+    runtime.start()
+    runtime.publish("app:later", "much later", delay=HOUR)
+    waiting = in_thread(runtime.wait_idle, timeout)
+    assert driver.looked.wait(SOON)
+    assert not waiting.done()
+    assert runtime.purge("app:later") == 1
+    waiting.result(SOON)
+
+
 @pytest.mark.parametrize("timeout", [SOON, None, float("inf")])
 def test_idle_is_when_all_is_handled(runtime, timeout):
     """It returns after the last handler, not before."""

@@ -505,7 +505,9 @@ class Runtime:
             QueueNotFoundError: There is no such queue.
             UnavailableError: The driver cannot be reached, or the runtime was stopped.
         """
-        return self._ready(queue_id).purge(queue_id)
+        removed = self._ready(queue_id).purge(queue_id)
+        self._starter.look_again()
+        return removed
 
     def _ready(self, queue_id: str) -> Driver:
         """Return the driver of a queue, running, with the queue declared on it."""

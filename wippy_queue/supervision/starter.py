@@ -49,6 +49,10 @@ class Starter:
         """Take a listener back."""
         self.supervisor.unlisten(callback)
 
+    def look_again(self) -> None:
+        """Have those called that listen, as there may be less to wait for."""
+        self.supervisor.look_again()
+
     # -- by a call of the user, under the runtime's lock --------------------------------
 
     def start(self, wanted: Iterable[str], *, tolerant: bool, optional: bool = False) -> None:

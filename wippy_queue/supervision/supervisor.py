@@ -184,6 +184,11 @@ class Supervisor:
         with self._changed:
             self._listeners.remove(callback)
 
+    def look_again(self) -> None:
+        """Have those called that listen."""
+        with self._changed:
+            self._tell()
+
     # -- decisions, all with the lock --------------------------------------------------
 
     def _note(self, part_id: str, error: BaseException, *, tried: bool = False) -> tuple[str, bool]:
