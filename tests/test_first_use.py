@@ -24,6 +24,18 @@ def test_a_call_that_fails_raises() -> None:
     assert CALLS.within("a", lambda: 1, SOON) == 1
 
 
+def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller is told, and the next one begins anew."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="new thread"):
+        patched.setattr(threading.Thread, "start", fail)
+        CALLS.within("a", lambda: 1, SOON)
+    assert CALLS.within("a", lambda: 2, SOON) == 2
+
+
 def test_a_call_that_takes_longer_goes_on() -> None:
     """Whoever comes next joins it, and does not begin another."""
     go_on, begun = threading.Event(), []

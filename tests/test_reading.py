@@ -201,6 +201,59 @@ def test_a_body_that_does_not_fit(bench, kind, body, said, auto_ack):
     assert consumer.info().acked == 0
 
 
+class Unprintable(ValueError):
+    """An error whose text cannot be made."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@attrs.frozen
+class Fragile:
+    """A body whose check fails in its own way."""
+
+    how: str = attrs.field()
+
+    @how.validator
+    def _check(self, _attribute, value):
+        errors = {"exits": SystemExit(3), "interrupts": KeyboardInterrupt()}
+        errors |= {"unprintable": Unprintable(), "unprintable, with notes": Unprintable(1)}
+        if value in errors:
+            raise errors[value]
+
+
+@pytest.mark.parametrize("how", ["unprintable", "unprintable, with notes"])
+def test_a_body_that_is_refused_without_a_text(bench, how):
+    """It is dead-lettered at once too, with the type of the error."""
+
+    def handle(body: Fragile):
+        """Never called."""
+
+    bench.consumer(handle)
+    bench.publish({"how": how})
+    reason = dead(bench).headers["x_dead_letter_reason"]
+    assert reason.startswith("CodecError: $.how: Unprintable")
+
+
+@pytest.mark.parametrize(("how", "said"), [("exits", "SystemExit: 3"), ("interrupts", "Keyboard")])
+def test_a_body_whose_class_would_end_the_program(bench, seen, how, said):
+    """It ends no worker: that is an attempt that failed, as if the handler had done it."""
+
+    def handle(body: Fragile):
+        seen.put(body.how)
+
+    bench.declare(retry={"max_attempts": 2, "initial_delay": 0})
+    consumer = bench.consumer(handle)
+    bench.publish({"how": how}, {"how": "fits"})
+    assert seen.get(timeout=SOON) == "fits"
+    message = dead(bench)
+    assert message.headers["x_dead_letter_reason"].startswith(said)
+    assert message.headers["attempts"] == 2
+    consumer.stop(SOON)
+    info = consumer.info()
+    assert (info.acked, info.nacked, info.dead_lettered, info.running) == (1, 1, 1, 0)
+
+
 def test_a_body_that_fits_after_one_that_does_not(bench, seen):
     """One bad message holds up no other."""
 

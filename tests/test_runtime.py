@@ -22,6 +22,7 @@ from wippy_queue import (
     QueueNotFoundError,
     Reject,
     RetryPolicy,
+    PermissionDeniedError,
     Runtime,
     StartTimeoutError,
     StopFromHandlerError,
@@ -1064,6 +1065,26 @@ def test_the_end_of_a_block_tells_what_still_runs(gate):
         gate.entered()
     gate.open()
     runtime.stop(SOON)
+
+
+def test_a_queue_that_its_running_driver_refuses_is_not_added():
+    """What was wrong can be put right, and added then."""
+
+    class RefusingDriver(MemoryDriver):
+        def declare_queue(self, config):
+            if config.options_of(self.name).get("max_length") == 7:
+                raise PermissionDeniedError("not seven")
+            super().declare_queue(config)
+
+    with Runtime() as runtime:
+        runtime.add_driver(MEMORY, RefusingDriver())
+        runtime.add_queue("app:first", driver=MEMORY)
+        with pytest.raises(PermissionDeniedError, match="not seven"):
+            runtime.add_queue(TASKS, driver=MEMORY, options={"max_length": 7})
+        assert [*runtime.queues] == ["app:first"]
+        runtime.add_queue(TASKS, driver=MEMORY, options={"max_length": 8})
+        runtime.publish(TASKS, 1)
+        assert runtime.info(TASKS).ready == 1
 
 
 def test_drivers_that_do_not_stop_in_order_stop_nobody(notes, caplog):

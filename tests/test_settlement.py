@@ -178,6 +178,20 @@ def test_retry_after_has_its_own_delay(bench, logged):
     assert logged[0].next_delay == 5 * HOUR
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e300, -1, "soon"])
+def test_retry_after_no_time_at_all(bench, logged, seconds):
+    """Of a subclass that does not check it: the policy's backoff does."""
+    bench.declare(retry=POLICY)
+
+    class Later(RetryAfter):
+        def __init__(self):
+            self.seconds = seconds
+
+    consumer = handle_one(bench, raising(Later()))
+    assert counts(consumer) == {"nacked": 1}
+    assert logged[0].next_delay == HOUR
+
+
 def test_retry_after_is_an_attempt_like_any_other(bench):
     """``max_attempts`` ends it too."""
     bench.declare(retry={"max_attempts": 2})

@@ -491,6 +491,24 @@ def test_the_wait_for_idle_counts_what_is_to_run(program: Any) -> None:
     made.handles("bad")
 
 
+@pytest.mark.parametrize("stop", ["request_stop of the consumer", "stop of the runtime"])
+def test_the_wait_for_idle_ends_when_what_is_to_restart_is_stopped(program: Any, stop: str) -> None:
+    """Nobody is to handle what its queue has."""
+    made = program(restart=SOME_TIME)
+    made.runtime.start()
+    made.fails_in_take()
+    made.delay()
+    waiting = in_thread(made.runtime.wait_idle, None)
+    moment = threading.Event()
+    while not made.runtime._supervisor._listeners:
+        moment.wait(0.001)
+    if stop.startswith("request_stop"):
+        made.consumer.request_stop()
+    else:
+        made.runtime.stop(SOON)
+    waiting.result(SOON)
+
+
 def test_the_wait_for_idle_names_a_driver_that_is_down(program: Any) -> None:
     """What is out of reach is not idle; a stop that drains does not wait for it."""
     made = program(UnavailableError("down"), restart=SOME_TIME, driver={"startup": "optional"})

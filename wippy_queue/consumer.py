@@ -593,7 +593,13 @@ class Consumer:
                 self._fetch(current, job)
             else:
                 ended = job
-                current.worker.handle(job)
+                try:
+                    current.worker.handle(job)
+                except BaseException:
+                    with self._lock:
+                        self._record(job)
+                        self._permits.release()
+                    raise
 
     def _next_job(
         self, current: _Run, thread_id: int, *, has_permit: bool
@@ -675,13 +681,15 @@ class Consumer:
             self._fail(current, failure or closed)
 
     def _died(self, current: _Run, error: BaseException) -> None:
-        logger.critical(
-            "a thread of %s died; this is a defect of the library",
-            self.id,
-            exc_info=error,
-            extra={"queue": str(self.config.queue), "consumer": self.id},
-        )
-        self._fail(current, error)
+        try:
+            logger.critical(
+                "a thread of %s died; this is a defect of the library",
+                self.id,
+                exc_info=error,
+                extra={"queue": str(self.config.queue), "consumer": self.id},
+            )
+        finally:
+            self._fail(current, error)
 
     def _fail(self, current: _Run, error: BaseException) -> None:
         """Stop because nothing will ever come any more, and have that known."""

@@ -13,7 +13,7 @@ from .cancellation import Cancellation
 from .errors import Cancelled, ForkedError, NoDeliveryError, ReleasedError
 from .function import Ack, Fail, Outcome
 from .message import Delivery, Headers, HeaderValue
-from .publishing import Publishes
+from .publishing import Publishes, check_delay
 
 
 class Cause(enum.Enum):
@@ -235,9 +235,10 @@ class CurrentDelivery:
         Raises:
             AlreadySettledError: It is settled already.
             ReleasedError: The handler has ended.
+            ValueError: ``delay`` is no number of 0 to 100 years.
         """
-        if delay is not None and not 0 <= delay < float("inf"):
-            raise ValueError(f"delay takes seconds of at least 0, got {delay!r}")
+        if delay is not None:
+            check_delay(delay)
         self._settle(Fail(None, delay))
 
     def _settle(self, outcome: Outcome) -> None:

@@ -27,6 +27,14 @@ class QueueError(Exception):
         self.queue = queue
 
 
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception; the name of its type where that cannot be made."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - of a program's own
+        return type(error).__name__
+
+
 def printable(text: str, longest: int = 200) -> str:
     """Return text as it fits into one line of an error."""
     text = text[: longest + 1]

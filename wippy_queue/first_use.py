@@ -57,7 +57,8 @@ class FirstUse(Generic[T]):
             timeout: Seconds to wait, at least 0.
 
         Returns:
-            What the call returned, or ``None`` where it is not over. Raises what it raised.
+            What the call returned, or ``None`` where it is not over. Raises what it raised, and
+            ``RuntimeError`` where the system has no more threads.
         """
         with self._lock:
             beginning = self._begun.get(key)
@@ -65,9 +66,13 @@ class FirstUse(Generic[T]):
                 beginning = self._begun[key] = _Beginning(call)
                 # Ends with its call; a daemon, because that may wait for a broker at the exit.
                 arguments = (key, beginning)
-                threading.Thread(
-                    target=self._run, args=arguments, name=self._name, daemon=True
-                ).start()
+                try:
+                    threading.Thread(
+                        target=self._run, args=arguments, name=self._name, daemon=True
+                    ).start()
+                except BaseException:  # to be tried again by the next call
+                    del self._begun[key]
+                    raise
         if not beginning.ended.wait(timeout):
             return None
         return beginning.result()

@@ -10,6 +10,7 @@ import attrs
 
 from .errors import Cancelled, Reject, RetryAfter
 from .fields import FieldError
+from .publishing import check_delay
 
 Handler = Callable[[Any], object]
 
@@ -133,7 +134,9 @@ def run(handler: Handler, body: Any, is_stopped: Callable[[], bool]) -> Outcome:
         except Reject as signal:
             return GiveUp(str(signal.reason))
         except RetryAfter as signal:
-            return Fail(signal, float(signal.seconds))
+            delay = float(signal.seconds)
+            check_delay(delay)
+            return Fail(signal, delay)
         except Cancelled as signal:
             return _RETURN if is_stopped() else Fail(signal)
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything

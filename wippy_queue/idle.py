@@ -31,7 +31,7 @@ class Hope(Protocol):
         """Say why a consumer takes nothing more; empty where it does, or will."""
 
     def listen(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called when ``given_up`` may have changed, or a queue was purged."""
+        """Have ``callback`` called when the answer, or what there is to wait for, may differ."""
 
     def unlisten(self, callback: Callable[[], None]) -> None:
         """Take a listener back."""
@@ -119,8 +119,8 @@ def wait_until_quiet(
             if remaining is not None and remaining <= 0:
                 queues = ", ".join(look.inexact)
                 return left or [f"the counts of {queues} are not exact, and were not 0 for long"]
-            # Woken whenever a consumer holds nothing any more, is stopped or is given up, and by a
-            # purge; where counts are not exact, also after a while.
+            # Woken whenever a consumer holds nothing any more, is stopped, also where it does not
+            # run, or is given up, and by a purge; where counts are not exact, also after a while.
             wait = None if look.is_exact else LOOK_AGAIN if left else SETTLE_TIME
             limits = [each for each in (wait, remaining) if each is not None]
             changed.wait(min([*limits, threading.TIMEOUT_MAX]) if limits else None)

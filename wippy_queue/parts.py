@@ -96,6 +96,11 @@ class Parts:
             log_warning(attrs.evolve(warning, entry=queue_id))
         self._declare({queue_id: config})
 
+    def remove_queue(self, queue_id: EntryId) -> None:
+        """Take a queue back that was added and that nothing uses."""
+        del self._declared[queue_id]
+        self._declare({})
+
     def add_consumer(
         self,
         consumer_id: str,

@@ -53,7 +53,7 @@ def each_of(bodies: Iterable[Any]) -> Iterator[Any]:
 
 
 def check_delay(delay: object) -> None:
-    """Check the delay of a publish. Raises ``ValueError``."""
+    """Check the delay of a publish or of an attempt. Raises ``ValueError``."""
     if not _is_duration(delay):
         raise ValueError(f"delay takes seconds of 0 to 100 years as a number, got {delay!r}")
 

@@ -187,14 +187,20 @@ class Runtime:
         Raises:
             ConfigError: The ID is taken, or something is wrong with a field.
             DriverNotFoundError: There is no such driver.
+            QueueError: Its driver runs, and cannot declare it; it is not added.
         """
         with self._lock, _entry(id):
-            self._parts.add_queue(self._parts.new_id(id), driver, fields)
-            # Another queue may have become a dead-letter queue by it.
-            for config in self._parts.queues.values():
-                owner = self._parts.driver(str(config.driver)).driver
-                if owner.running:
-                    declare(owner, config)
+            queue_id = self._parts.new_id(id)
+            self._parts.add_queue(queue_id, driver, fields)
+            try:
+                # Another queue may have become a dead-letter queue by it.
+                for config in self._parts.queues.values():
+                    owner = self._parts.driver(str(config.driver)).driver
+                    if owner.running:
+                        declare(owner, config)
+            except BaseException:
+                self._parts.remove_queue(queue_id)
+                raise
 
     def add_consumer(
         self,

@@ -18,7 +18,7 @@ from cattrs.errors import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
-from .errors import ConfigError, ConfigProblem
+from .errors import ConfigError, ConfigProblem, text_of
 from .fields import CHECK, FieldError, entry_id, nearest, problem_of
 from .ids import EntryId
 
@@ -141,7 +141,7 @@ def problems(error: BaseException, path: Path) -> Iterator[ConfigProblem]:
     elif isinstance(error, KeyError):
         yield missing_field(path)
     else:
-        yield ConfigProblem(message=str(error), path=path)
+        yield ConfigProblem(message=text_of(error), path=path)
 
 
 def field_names(cls: Any) -> tuple[str, ...]:

@@ -152,6 +152,9 @@ class Worker:
                 delivery, f"CodecError: {error}", delivery.attempt - 1, error
             )
             return False
+        except BaseException as error:  # noqa: BLE001 - a class of bodies may raise anything
+            self._conclude(handling, Fail(error))
+            return False
         return True
 
     def _expired(self, headers: Headers) -> bool:

@@ -8,7 +8,7 @@ import attrs
 import cattrs
 from cattrs.errors import StructureHandlerNotFoundError
 
-from ..errors import ConfigError, ConfigProblem, printable
+from ..errors import ConfigError, ConfigProblem, printable, text_of
 from ..fields import FieldError, problem_of
 from .annotations import has_variables
 
@@ -84,7 +84,7 @@ def refusal(error: Exception, *path: str) -> ConfigProblem:
     if isinstance(error, FieldError):
         return problem_of(error, path)
     # attrs appends the field, the type and the value.
-    text = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+    text = error.args[0] if error.args and isinstance(error.args[0], str) else text_of(error)
     if not isinstance(error, ValueError | TypeError) or not text:
         text = f"{type(error).__name__}: {text}".removesuffix(": ")
     return ConfigProblem(message=printable(text), path=path)

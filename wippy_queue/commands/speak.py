@@ -38,4 +38,4 @@ def show_log(line: str) -> None:
     """
     handler = _SayingHandler()
     handler.setFormatter(logging.Formatter(line))
-    logger.handlers = [handler]
+    logger.logger.handlers = [handler]

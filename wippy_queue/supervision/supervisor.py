@@ -119,6 +119,7 @@ class Supervisor:
             if case is not None:
                 case.phase, case.since, case.failures = Phase.OVER, None, 0
                 self._changed.notify()
+            self._tell()
 
     # -- open and closed ---------------------------------------------------------------
 
@@ -137,6 +138,7 @@ class Supervisor:
             for case in self._cases.values():
                 case.phase = Phase.OVER
             self._changed.notify()
+            self._tell()
 
     def join(self, deadline: float) -> bool:
         """Wait for the thread to end, until ``deadline``; return whether it has."""
@@ -175,7 +177,10 @@ class Supervisor:
             return f"{part_id} does not run: {case.describe()}"
 
     def listen(self, callback: Callable[[], None]) -> None:
-        """Have ``callback``, which must not block, called when ``given_up`` may have changed."""
+        """
+        Have ``callback``, which must not block, called by ``look_again``, and whenever
+        ``given_up`` may have changed or a part was stopped.
+        """
         with self._changed:
             self._listeners.append(callback)
 
