@@ -30,9 +30,10 @@ def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> Non
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="new thread"):
+    with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fail)
-        CALLS.within("a", lambda: 1, SOON)
+        with pytest.raises(RuntimeError, match="new thread"):
+            CALLS.within("a", lambda: 1, SOON)
     assert CALLS.within("a", lambda: 2, SOON) == 2
 
 

@@ -201,7 +201,7 @@ def test_a_body_that_does_not_fit(bench, kind, body, said, auto_ack):
     assert consumer.info().acked == 0
 
 
-class Unprintable(ValueError):
+class UnprintableError(ValueError):
     """An error whose text cannot be made."""
 
     def __str__(self):
@@ -217,7 +217,10 @@ class Fragile:
     @how.validator
     def _check(self, _attribute, value):
         errors = {"exits": SystemExit(3), "interrupts": KeyboardInterrupt()}
-        errors |= {"unprintable": Unprintable(), "unprintable, with notes": Unprintable(1)}
+        errors |= {
+            "unprintable": UnprintableError(),
+            "unprintable, with notes": UnprintableError(1),
+        }
         if value in errors:
             raise errors[value]
 
@@ -232,7 +235,7 @@ def test_a_body_that_is_refused_without_a_text(bench, how):
     bench.consumer(handle)
     bench.publish({"how": how})
     reason = dead(bench).headers["x_dead_letter_reason"]
-    assert reason.startswith("CodecError: $.how: Unprintable")
+    assert reason.startswith("CodecError: $.how: UnprintableError")
 
 
 @pytest.mark.parametrize(("how", "said"), [("exits", "SystemExit: 3"), ("interrupts", "Keyboard")])

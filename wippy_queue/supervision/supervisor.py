@@ -178,8 +178,10 @@ class Supervisor:
 
     def listen(self, callback: Callable[[], None]) -> None:
         """
-        Have ``callback``, which must not block, called by ``look_again``, and whenever
-        ``given_up`` may have changed or a part was stopped.
+        Have ``callback`` called when there may be less to wait for, or no more hope.
+
+        It must not block. ``look_again`` calls it, and any change of what ``given_up`` tells,
+        and the stop of a part.
         """
         with self._changed:
             self._listeners.append(callback)

@@ -25,13 +25,13 @@ def check_queues(
     if app_configs is not None and not any(each.label == TAG for each in app_configs):
         return []
     # The log has the warnings for servers, which run no checks; here they would show twice.
-    logger.addFilter(_is_no_warning_of_an_entry)
+    logger.logger.addFilter(_is_no_warning_of_an_entry)
     try:
         runtime = get_runtime()
     except ConfigError as error:
         return [_message(checks.Error, each) for each in error.problems]
     finally:
-        logger.removeFilter(_is_no_warning_of_an_entry)
+        logger.logger.removeFilter(_is_no_warning_of_an_entry)
     return [_message(checks.Warning, each) for each in runtime.warnings]
 
 
