@@ -43,6 +43,15 @@ class Broker:
     url: str
     version: str
 
+    def is_at_least(self, *version: int) -> bool:
+        """Return whether it has a version or a later one."""
+        return tuple(int(each) for each in self.version.split(".")[:2]) >= version
+
+    @property
+    def counts_returns(self) -> bool:
+        """Whether its quorum queues count deliveries that were returned."""
+        return not self.is_at_least(4, 3)
+
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say which broker it was, and what became of the messages where something failed."""

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import attrs
 import pytest
 
 from wippy_queue import Driver, Features
 from wippy_queue.testing import DriverSuite
 
-from .conftest import Prefix
+from .conftest import Broker, Prefix
 
 
 class AmqpSuite(DriverSuite):
     """The suite, with queues of each test's own."""
+
+    @pytest.fixture(autouse=True)
+    def features_of_the_version(self, broker: Broker) -> None:
+        """Expect what the broker can."""
+        release_counts = self.features.release_counts and broker.counts_returns
+        self.features = attrs.evolve(self.features, release_counts=release_counts)
 
     queue_type: str
     soon = 20.0

@@ -210,7 +210,7 @@ class AmqpDriver(Driver):
             publish_survives=SURVIVES[is_quorum, options.durable],
             max_delay=LONGEST_DELAY,
             delay_step=1.0,
-            release_counts=is_quorum,
+            release_counts=is_quorum and (session is None or session.counts_returns),
             returns_to=returns_to,
             ordered=True,
             max_length="loose",

@@ -37,6 +37,7 @@ class Source:
         config: The queue.
         options: Its options.
         counts: Tells whether the broker counts how often it hands a message over.
+        counts_returns: Tells whether it counts what is returned to it too.
         republish: Publishes a message of a delivery anew, with so many failed attempts and a
             delay, and settles the delivery after.
     """
@@ -44,6 +45,7 @@ class Source:
     config: QueueConfig
     options: AmqpQueueOptions
     counts: Callable[[], bool]
+    counts_returns: Callable[[], bool]
     republish: Callable[[AmqpDelivery, int, float], None]
 
 
@@ -244,7 +246,8 @@ class AmqpDelivery(Delivery):
         if self.lost:
             return
         limit = self.source.config.retry_policy.max_deliveries
-        if self.deliveries is not None and limit and 2 * self.deliveries >= limit:
+        is_half = self.deliveries is not None and 0 < limit <= 2 * self.deliveries
+        if is_half and self.source.counts_returns():
             self.source.republish(self, self.attempt - 1, 0.0)
         else:
             self.hold.settle(Settlement.REQUEUE, self.tag)

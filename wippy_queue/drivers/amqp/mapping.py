@@ -15,7 +15,9 @@ from .table import Foreign
 FAILED_ATTEMPTS: Final = "x_attempts"
 """The header in which the count of failed attempts travels."""
 DELIVERY_COUNT: Final = "x-delivery-count"
-"""RabbitMQ's header on messages that it hands over again."""
+"""RabbitMQ's header on messages that it hands over again: how often they were not returned."""
+ACQUIRED_COUNT: Final = "x-acquired-count"
+"""The same from RabbitMQ 4.3 on, with those that were returned."""
 
 PRIORITY: Final = "amqp.priority"
 EXPIRATION: Final = "amqp.expiration"

@@ -10,6 +10,7 @@ import attrs
 from ...message import TIMESTAMP, HeaderValue, Message
 from ...message_ids import MessageIds
 from .mapping import (
+    ACQUIRED_COUNT,
     ASKED_FOR,
     DELIVERY_COUNT,
     DELIVERY_MODE,
@@ -44,7 +45,8 @@ class Incoming:
     Attributes:
         message: The message, with the headers that handlers see.
         failed_attempts: How many attempts have failed.
-        delivery_count: How often the broker had handed it over before.
+        delivery_count: How often the broker had handed it over before; from RabbitMQ 4.3 on
+            without those hand-overs that were returned.
     """
 
     message: Message
@@ -130,7 +132,7 @@ def _split(
 
 def _is_brokers(name: str) -> bool:
     """Return whether RabbitMQ itself put a header on a message, and would again."""
-    return name in ("x-death", DELIVERY_COUNT) or name.startswith(
+    return name in ("x-death", DELIVERY_COUNT, ACQUIRED_COUNT) or name.startswith(
         ("x-first-death-", "x-last-death-")
     )
 

@@ -64,6 +64,15 @@ Source:
 """
 
 
+UNCOUNTED_RETURNS_SERVER: Final = (4, 3)
+"""
+The first RabbitMQ whose ``x-delivery-count`` leaves out what was returned by ``basic.nack``.
+
+Source:
+    RabbitMQ's documentation of quorum queues, Poison Message Handling.
+"""
+
+
 class Session:
     """
     The connections of a driver. Methods may be called from any thread.
@@ -201,6 +210,11 @@ class Session:
         server = self._publishing_link.server or self._consuming_link.server
         found = re.match(r"(\d+)\.(\d+)", str(server.get("version", "")))
         return () if found is None else (int(found[1]), int(found[2]))
+
+    @property
+    def counts_returns(self) -> bool:
+        """Whether the broker counts a delivery that is returned; so it does where not known."""
+        return self.server_version < UNCOUNTED_RETURNS_SERVER
 
     # -- queues ------------------------------------------------------------------------
 
@@ -365,6 +379,7 @@ class Session:
             config=config,
             options=queue.options,
             counts=counts,
+            counts_returns=lambda: self.counts_returns,
             republish=self._publishing.republish,
         )
 
