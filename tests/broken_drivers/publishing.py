@@ -7,6 +7,7 @@ import threading
 import attrs
 
 from wippy_queue import (
+    Cancelled,
     Message,
     PublishError,
 )
@@ -193,6 +194,18 @@ class PublishesNothing(Faulty):
 
     def publish(self, queue_id, messages, *args, **kwargs):
         self._queue(queue_id)
+
+
+@found_by(
+    "cancelled_handler_can_publish",
+)
+class HearsCancellationsFirst(Faulty):
+    """Where it was cancelled, it does not even try."""
+
+    def publish(self, queue_id, messages, timeout, cancellation=None, **kwargs):
+        if cancellation is not None and cancellation.cancelled:
+            raise Cancelled("the handler was cancelled")
+        super().publish(queue_id, messages, timeout, cancellation, **kwargs)
 
 
 @found_by(

@@ -5,7 +5,7 @@ import time
 import pytest
 from harness import HOUR, within
 from pika import spec
-from pika.exceptions import ChannelClosedByBroker, ChannelClosedByClient
+from pika.exceptions import ChannelClosedByBroker, ChannelClosedByClient, NoFreeChannels
 
 from wippy_queue import EntryId, Message
 from wippy_queue.drivers.amqp import outbox as module
@@ -55,7 +55,7 @@ class Channel:
 
 
 class Connection:
-    """A connection whose timers never come, as its own loop, with parameters of its own."""
+    """A connection whose timers come when told, as its own loop, with parameters of its own."""
 
     is_open = True
     frame_max = 131_072
@@ -63,6 +63,8 @@ class Connection:
     def __init__(self):
         self.params = self.ioloop = self
         self.channels = []
+        self.later = []
+        self.unsent = 0
 
     def add_on_connection_blocked_callback(self, callback):
         pass
@@ -79,8 +81,15 @@ class Connection:
         self.channels[-1].confirming(None)
         return self.channels[-1]
 
-    def call_later(self, _delay, _callback):
-        pass
+    def call_later(self, delay, callback):
+        self.later.append((delay, callback))
+
+    def time_passes(self, seconds):
+        """Have every timer come that runs no longer than that."""
+        due = [each for each in self.later if each[0] <= seconds]
+        self.later = [each for each in self.later if each[0] > seconds]
+        for _, callback in due:
+            callback()
 
 
 class Link:
@@ -147,12 +156,120 @@ def test_the_end_of_a_channel_that_was_renewed_changes_nothing(outbox, reason):
     first = connection.open()
     send(outbox, "full")
     first.answer(1, ack=False)
-    outbox._renew(first)
     first.end(reason)
     assert len(connection.channels) == 2
     second = connection.open()
     [sending] = send(outbox, "next")
     second.answer(1)
+    assert sending.fate is Fate.ACCEPTED
+
+
+def test_a_late_confirm_of_an_earlier_channel_settles_nothing_of_the_next(outbox):
+    """Each channel counts its own messages, and begins with 1."""
+    connection = connect(outbox)
+    first = connection.open()
+    early, full = send(outbox, "early", "full")
+    first.answer(2, ack=False)
+    connection.time_passes(module.RENEW_AFTER)
+    second = connection.open()
+    [late] = send(outbox, "late")
+    assert second.published == [("tasks", b"1")]
+    first.answer(1)
+    assert (early.fate, full.fate, late.fate) == (Fate.ACCEPTED, Fate.REJECTED, Fate.SENT)
+    second.answer(1, ack=False)
+    assert late.fate is Fate.REJECTED
+
+
+def test_what_is_on_an_earlier_channel_is_not_sent_twice(outbox):
+    """It waits there for its answer, and the channel is closed with the last."""
+    connection = connect(outbox)
+    first = connection.open()
+    send(outbox, "slow", "full")
+    first.answer(2, ack=False)
+    connection.time_passes(module.RENEW_AFTER)
+    assert first.is_open
+    assert connection.open().published == []
+    first.answer(1)
+    assert not first.is_open
+
+
+def test_what_is_on_an_earlier_channel_is_sent_again_by_the_next_connection(outbox):
+    """In the order in which it was sent at first."""
+    connection = connect(outbox)
+    first = connection.open()
+    send(outbox, "m0", "m1", body=b"first")
+    first.answer(2, ack=False)
+    connection.time_passes(module.RENEW_AFTER)
+    connection.open()
+    send(outbox, "m2", body=b"second")
+    outbox.lost(ConnectionError("lost"))
+    channel = connect(outbox).open()
+    assert [body for _, body in channel.published] == [b"first", b"second"]
+
+
+def test_a_message_that_ends_its_channel_alone_has_failed(outbox):
+    """The others are sent again, one after the other, until it is known which it is."""
+    connection = connect(outbox)
+    channel = connection.open()
+    sendings = send(outbox, "m0", "bad", "m2")
+    channel.end(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid message"))
+    channel = connection.open()
+    assert len(channel.published) == 1
+    channel.answer(1)
+    assert len(channel.published) == 2
+    channel.end(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid message"))
+    channel = connection.open()
+    assert len(channel.published) == 1
+    channel.answer(1)
+    assert [each.fate for each in sendings] == [Fate.ACCEPTED, Fate.FAILED, Fate.ACCEPTED]
+    assert str(sendings[1].error).startswith("the broker refuses the message: PRECONDITION_FAILED")
+    assert not sendings[1].error.retryable
+    send(outbox, "m3", "m4")
+    assert len(channel.published) == 3
+
+
+def test_what_is_not_confirmed_in_a_long_time_is_sent_again(outbox):
+    """On another channel, as this one may never answer."""
+    connection = connect(outbox)
+    first = connection.open()
+    [sending] = send(outbox, "m1")
+    connection.time_passes(module.ANSWERS_WITHIN)
+    assert not first.is_open
+    second = connection.open()
+    assert second.published == first.published
+    second.answer(1)
+    assert sending.fate is Fate.ACCEPTED
+
+
+def test_what_is_not_on_its_way_yet_is_not_sent_again(outbox):
+    """The time that the broker has for its answer begins when the network has taken all."""
+    connection = connect(outbox)
+    channel = connection.open()
+    connection.unsent = 8_000_000
+    send(outbox, "large")
+    connection.time_passes(module.ANSWERS_WITHIN)
+    connection.unsent = 0
+    connection.time_passes(module.ANSWERS_WITHIN)
+    assert channel.is_open
+    connection.time_passes(module.ANSWERS_WITHIN)
+    assert not channel.is_open
+
+
+def test_no_free_channel(outbox):
+    """Another is asked for later, when those that count have given theirs back."""
+
+    class Crowded(Connection):
+        def channel(self, on_open_callback):
+            if not self.channels:
+                self.channels.append(None)
+                raise NoFreeChannels
+            return super().channel(on_open_callback)
+
+    connection = Crowded()
+    outbox.opened(connection)
+    [sending] = send(outbox, "m1")
+    connection.time_passes(module.ANSWERS_WITHIN)
+    connection.open().answer(1)
     assert sending.fate is Fate.ACCEPTED
 
 

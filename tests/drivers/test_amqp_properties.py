@@ -191,6 +191,9 @@ REFUSED = [
     ("amqp.x_delay", "5000"),
     ("amqp.x_delay", 43_200_001),
     ("amqp.mandatory", "maybe"),
+    ("CC", "boss@example.com"),
+    ("BCC", 1),
+    ("reply_to", "amq.rabbitmq.reply-to"),
 ]
 
 
@@ -365,20 +368,45 @@ def test_users_applications_and_clusters_are_headers():
 
 BROKERS = {
     "x-delivery-count": 3,
+    "x-acquired-count": 5,
     "x-first-death-queue": "other",
     "x-first-death-reason": "expired",
     "x-first-death-exchange": "",
     "x-last-death-queue": "other",
 }
 X_DEATH = (b"x-death", b"A\x00\x00\x00\x00")
+COPIES = (b"CC", b"A\x00\x00\x00\x06S\x00\x00\x00\x01q")
 
 
 def test_headers_of_the_broker_itself_are_not_passed_on():
-    """What RabbitMQ adds at a dead letter or a return is no header, and is not sent again."""
-    incoming = decode(with_table({**BROKERS, "own": 1}, [X_DEATH]), b"")
+    """
+    What RabbitMQ adds at a dead letter or a return is no header, and is not sent again.
+
+    Nor is what it would act by again: it would route copies of each attempt.
+    """
+    incoming = decode(with_table({**BROKERS, "own": 1}, [X_DEATH, COPIES]), b"")
     assert incoming.delivery_count == 3
     assert incoming.message.foreign is None
     assert set(incoming.message.headers) == {"own", "amqp.priority", "amqp.delivery_mode"}
+
+
+def test_a_count_that_a_publisher_has_copied_is_none():
+    """It is not sent, and where others send it, the broker's own counts, or else none."""
+    assert "x-delivery-count" not in received({"x-delivery-count": 30, "x-acquired-count": 30})
+    copied = with_table({"x-delivery-count": 30})
+    assert decode(copied, b"", redelivered=False).delivery_count == 0
+    name = b"x-delivery-count"
+    both = with_table({"x-delivery-count": 1}, [(name, b"I\x00\x00\x00\x1e")])
+    assert decode(both, b"").delivery_count == 1
+
+
+def test_a_reply_to_that_the_broker_would_refuse_is_given_back_as_a_header():
+    """Others may write it there, and its property would end the channel."""
+    incoming = decode(with_table({"reply_to": "amq.rabbitmq.reply-to"}), b"")
+    again = decode(encoder().encode(incoming.message, 1).properties, b"").message
+    assert again.headers["reply_to"] == "amq.rabbitmq.reply-to"
+    flags, _ = parts(encoder().encode(incoming.message, 1).properties)
+    assert not flags & 1 << 9
 
 
 @pytest.mark.parametrize("value", ["3", -3, 0.5, True])

@@ -361,12 +361,26 @@ def test_right_options_of_a_consumer_are_accepted():
     load(consumer=f"driver_options: {{amqp: {given}}}")
 
 
-@pytest.mark.parametrize("name", ["amq.tasks", "x" * 241, "é" * 121])
+@pytest.mark.parametrize("name", ["amq.tasks", "x" * 236, "é" * 118])
 def test_a_name_that_the_broker_refuses_is_refused(name):
-    """Names of the broker's own, and those without room for the wait queues' ends."""
+    """Names of the broker's own, and those without room for the ends of its other queues'."""
     driver = AmqpDriver()
-    with pytest.raises(ConfigError, match="queue_name: expected at most 240 bytes"):
+    with pytest.raises(ConfigError, match="queue_name: expected at most 235 bytes"):
         driver.declare_queue(QueueConfig(id="app:tasks", queue_name=name))
+    assert driver._queues == {}
+
+
+def test_the_longest_names():
+    """A queue whose dead letters go elsewhere may have a longer one."""
+    driver = AmqpDriver()
+    driver.declare_queue(QueueConfig(id="app:tasks", queue_name="x" * 235))
+    elsewhere = {"queue": "app:elsewhere"}
+    driver.declare_queue(QueueConfig(id="app:tasks", queue_name="x" * 240, dead_letter=elsewhere))
+    with pytest.raises(ConfigError, match="at most 240 bytes"):
+        driver.declare_queue(
+            QueueConfig(id="app:tasks", queue_name="x" * 241, dead_letter=elsewhere)
+        )
+    assert driver.queue_config("app:tasks").queue_name == "x" * 240
 
 
 def test_such_a_name_is_refused_when_the_file_is_loaded():

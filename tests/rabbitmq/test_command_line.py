@@ -116,7 +116,8 @@ def test_dead_letters_are_listed_shown_replayed_and_purged(
     """Looking counts a delivery and takes nothing; a replay brings the message back as new."""
     run("publish", "app.yaml", TASKS, '"reject"', "--id", "bad", "--header", "own=text")
     run("publish", "app.yaml", TASKS, '"reject"', "--id", "worse")
-    run("run", "app.yaml", "--until-idle")
+    code, printed = run("run", "app.yaml", "--until-idle")
+    assert code == 1, printed
     for _ in range(3):
         code, printed = run("dead-letters", "list", "app.yaml", TASKS)
         assert code == 0, printed

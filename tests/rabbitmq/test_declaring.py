@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
 import threading
@@ -16,10 +17,12 @@ from wippy_queue import (
     ConfigError,
     Consumer,
     Message,
+    Publisher,
     PublishError,
     QueueConfig,
     QueueFullError,
     UnavailableError,
+    current_delivery,
 )
 from wippy_queue.drivers.amqp import AmqpConsumerOptions, AmqpDriver
 
@@ -277,6 +280,54 @@ def test_a_publish_to_a_deleted_queue_is_refused_and_the_next_declares_it(
     assert (caught.value.accepted, caught.value.refused) == ((), ("m1", "m2"))
     driver.publish(TASKS, messages("m3"), SOON)
     assert ids(driver, 1) == ["m3"]
+
+
+@pytest.mark.parametrize("timeout", [0, 1.0])
+def test_a_queue_that_has_vanished_is_not_declared_at_once(
+    driver: AmqpDriver, plain: Plain, timeout: float
+) -> None:
+    """So that all its consumers are told; who does not wait so long is told why."""
+    config = declare(driver)
+    plain.delete(config.queue_name)
+    with pytest.raises(PublishError, match=r"has no queue .* any more"):
+        driver.publish(TASKS, messages("m1"), SOON)
+    with pytest.raises(UnavailableError, match="it is declared again in") as caught:
+        driver.publish(TASKS, messages("m2"), timeout)
+    assert caught.value.refused == ("m2",)
+    driver.publish(TASKS, messages("m3"), SOON)
+    assert ids(driver, 1) == ["m3"]
+
+
+@pytest.mark.parametrize("queue_type", ["quorum", "classic"])
+def test_consumers_of_a_queue_that_was_deleted_while_it_is_published_to(
+    driver: AmqpDriver, new_driver: Callable[[], AmqpDriver], plain: Plain, queue_type: str
+) -> None:
+    """Those of the publisher's process and those of others consume from the next one."""
+    config = declare(driver, queue_type=queue_type)
+    other = new_driver()
+    declare(other, queue_type=queue_type)
+    handled: queue.SimpleQueue[str] = queue.SimpleQueue()
+    consumers = [
+        Consumer(each, TASKS, lambda _: handled.put(current_delivery().id), concurrency=1)
+        for each in (driver, other)
+    ]
+    for consumer in consumers:
+        consumer.start()
+    publisher = Publisher(driver)
+    publisher.publish(TASKS, None, message_id="before")
+    assert handled.get(timeout=SOON) == "before"
+    plain.delete(config.queue_name)
+    after = 0
+    while after < 3:
+        # Failures are for the queue that is not there; none is lost that succeeds.
+        with contextlib.suppress(PublishError):
+            publisher.publish(TASKS, None, message_id=f"m{after}", timeout=SOON)
+            after += 1
+    assert {handled.get(timeout=SOON) for _ in range(3)} == {"m0", "m1", "m2"}
+    consumers[0].stop(SOON)
+    publisher.publish(TASKS, None, message_id="last")
+    assert handled.get(timeout=SOON) == "last"
+    consumers[1].stop(SOON)
 
 
 def test_a_wait_queue_that_was_deleted_is_declared_again(driver: AmqpDriver, plain: Plain) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue as queues
 import threading
 import time
 from collections import Counter
@@ -26,8 +27,10 @@ from wippy_queue import (
     current_context,
     current_delivery,
 )
-from wippy_queue.drivers.amqp import AmqpDriver
+from wippy_queue.drivers.amqp import AmqpDriver, properties
+from wippy_queue.drivers.amqp.inbox import Inbox
 from wippy_queue.drivers.amqp.link import Link
+from wippy_queue.testing.suite.calls import in_child
 
 from .conftest import Broker
 from .node import Node
@@ -403,6 +406,99 @@ def test_start_against_a_silent_peer(proxy: Proxy, queue_name: Callable[..., str
     wait_for_threads()
     proxy.go_on()
     driver.start()
+    driver.stop()
+
+
+def test_start_with_a_silent_peer_before_the_broker(
+    proxy: Proxy, broker: Broker, queue_name: Callable[..., str]
+) -> None:
+    """Each address has its share of the time; the next start begins with the next one."""
+    proxy.hold()
+    driver = fast([proxy.url, broker.url])
+    driver.declare_queue(queue(queue_name()))
+    driver.start(timeout=8.0)
+    driver.stop()
+    began = time.monotonic()
+    driver.start(timeout=SOON)
+    assert time.monotonic() - began < SOON / 2
+    driver.stop()
+    wait_for_threads()
+
+
+def test_the_death_of_the_thread_that_consumes(
+    broker: Broker, queue_name: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it held comes again, and its consumers go on when their driver was started again."""
+    handled: queues.SimpleQueue[Any] = queues.SimpleQueue()
+    gate = threading.Event()
+
+    def handle(body: Any) -> None:
+        handled.put(body)
+        assert gate.wait(SOON)
+
+    runtime = Runtime()
+    runtime.add_driver("app:amqp", fast(broker.url), lifecycle={"restart": {"initial_delay": 0.1}})
+    runtime.add_queue("app:tasks", driver="app:amqp", queue_name=queue_name())
+    runtime.add_consumer("app:worker", queue="app:tasks", func=handle)
+    runtime.start()
+    runtime.publish("app:tasks", 1)
+    assert handled.get(timeout=SOON) == 1
+    with monkeypatch.context() as patched:
+        died = threading.Event()
+
+        def die(_: Inbox) -> None:
+            died.set()
+            raise RuntimeError("made up")
+
+        patched.setattr(Inbox, "work", die)
+        gate.set()
+        assert died.wait(SOON)
+    assert handled.get(timeout=SOON) == 1
+    runtime.publish("app:tasks", 2)
+    assert handled.get(timeout=SOON) == 2
+    runtime.stop(SOON)
+
+
+def test_first_publish_of_a_forked_child_against_a_silent_peer(
+    proxy: Proxy, queue_name: Callable[..., str]
+) -> None:
+    """It takes no longer than its timeout, and accounts for the message."""
+    driver = fast(proxy.url)
+    driver.declare_queue(queue(queue_name()))
+    driver.start()
+
+    def publish() -> None:
+        for timeout in (0, 0.3):
+            began = time.monotonic()
+            with pytest.raises(UnavailableError, match="did not answer in time") as caught:
+                driver.publish("app:tasks", [message(1)], timeout)
+            assert caught.value.refused == ("message-1",)
+            assert time.monotonic() - began < timeout + LATE
+
+    proxy.hold()
+    in_child(publish, SOON)
+    proxy.go_on()
+    driver.stop()
+
+
+def test_a_message_that_is_refused_disturbs_no_other(
+    broker: Broker, queue_name: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker closes the channel of all for it, and only the one that is at fault fails."""
+    monkeypatch.setattr(properties, "COPIES", ())  # as a fault that nobody knows of yet
+    driver = fast(broker.url)
+    driver.declare_queue(queue(queue_name(), "quorum"))
+    driver.start()
+    batches = [[message(100 * start + number) for number in range(50)] for start in range(4)]
+    publishing = [in_thread(driver.publish, "app:tasks", batch, SOON) for batch in batches]
+    bad = Message("bad", b"{}", {"CC": "text"})
+    for _ in range(3):
+        with pytest.raises(PublishError, match="refuses the message") as caught:
+            driver.publish("app:tasks", [bad], SOON)
+        assert (caught.value.refused, caught.value.retryable) == (("bad",), False)
+    for each in publishing:
+        each.result(SOON)
+    assert driver.get_queue_info("app:tasks").ready >= 200
     driver.stop()
 
 

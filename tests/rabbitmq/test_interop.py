@@ -182,6 +182,46 @@ def test_what_would_be_refused_of_a_publisher_is_retried_as_it_is(
     assert dead.properties.headers.items() >= wrong.items()
 
 
+def test_copies_of_a_message_are_not_routed_again(
+    plain: Plain, prefix: Prefix, consuming: Callable[..., str]
+) -> None:
+    """Its ``CC`` was for its publisher, and neither attempts nor the dead letter have it."""
+    handled: SimpleQueue[int] = SimpleQueue()
+
+    def fail(_: Any) -> None:
+        handled.put(current_delivery().attempt)
+        raise ValueError("no")
+
+    name = consuming(fail, retry={"max_attempts": 2, "initial_delay": 0})
+    other = prefix.name("other")
+    plain.declare(other)
+    plain.publish(name, b"1", headers={"CC": [other]})
+    [dead] = plain.take(prefix.name("tasks.dead"))
+    assert [handled.get(timeout=SOON) for _ in range(2)] == [1, 2]
+    assert "CC" not in dead.properties.headers
+    assert plain.count(other) == 1
+
+
+def test_a_message_that_asks_for_a_direct_reply_stops_nobody(
+    plain: Plain, prefix: Prefix, consuming: Callable[..., str]
+) -> None:
+    """As a property it would end the channel of all publishes; it is dead-lettered as it is."""
+    plain.publish(consuming(refuse), b"1", headers={"reply_to": "amq.rabbitmq.reply-to"})
+    [dead] = plain.take(prefix.name("tasks.dead"))
+    assert dead.properties.headers["reply_to"] == "amq.rabbitmq.reply-to"
+    assert dead.properties.reply_to is None
+
+
+def test_a_count_of_deliveries_that_was_copied_does_not_count(
+    plain: Plain, consuming: Callable[..., str]
+) -> None:
+    """Tools that move messages copy all headers, and this one would end the message unstarted."""
+    handled: SimpleQueue[int | None] = SimpleQueue()
+    name = consuming(lambda _: handled.put(current_delivery().deliveries))
+    plain.publish(name, b"1", headers={"x-delivery-count": 30})
+    assert handled.get(timeout=SOON) == 1
+
+
 def test_headers_of_the_broker_are_not_passed_on(
     plain: Plain, prefix: Prefix, consuming: Callable[..., str]
 ) -> None:

@@ -93,7 +93,7 @@ def line(process: subprocess.Popen[str]) -> str:
 def test_a_forked_child_publishes_on_a_connection_of_its_own(
     start: Callable[[str], subprocess.Popen[str]], plain: Plain, prefix: Prefix
 ) -> None:
-    """Several threads at once, with no time to wait; the parent's connection goes on."""
+    """Several threads at once; the parent's connection goes on."""
     program = start(
         """
         driver.start()
@@ -103,7 +103,7 @@ def test_a_forked_child_publishes_on_a_connection_of_its_own(
             errors = []
             def publish(number):
                 try:
-                    driver.publish("app:tasks", message(f"child{number}"), 0)
+                    driver.publish("app:tasks", message(f"child{number}"), 10)
                 except Exception as error:
                     print(repr(error))
             threads = [threading.Thread(target=publish, args=(number,)) for number in range(8)]

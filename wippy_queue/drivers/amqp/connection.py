@@ -15,7 +15,7 @@ from pika.exceptions import InvalidFrameError, StreamLostError
 
 _FRAME_START = struct.Struct(">BHI")
 _CONTENT_START = struct.Struct(">HHQ")
-_TAG = struct.Struct(">Q")
+_TAG = struct.Struct(">Q?")
 _DELIVER: Final = struct.pack(">I", spec.Basic.Deliver.INDEX)
 
 Arrived = Callable[[int, "RawProperties", bytes], object]
@@ -28,22 +28,25 @@ class RawProperties:
 
     Attributes:
         raw: Their bytes.
+        redelivered: Whether the broker says that the message was handed over before.
     """
 
-    __slots__ = ("raw",)
+    __slots__ = ("raw", "redelivered")
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, *, redelivered: bool = False) -> None:
         self.raw = raw
+        self.redelivered = redelivered
 
 
 class _Arriving:
     """A delivery whose frames are on their way."""
 
-    __slots__ = ("body", "callback", "missing", "properties", "tag")
+    __slots__ = ("body", "callback", "missing", "properties", "redelivered", "tag")
 
-    def __init__(self, callback: Arrived, tag: int) -> None:
+    def __init__(self, callback: Arrived, tag: int, redelivered: bool) -> None:
         self.callback = callback
         self.tag = tag
+        self.redelivered = redelivered
         self.properties: RawProperties | None = None
         self.missing = 0
         self.body: list[bytes] = []
@@ -84,9 +87,21 @@ class Connection(pika.SelectConnection):
         self._receivers.pop(channel, None)
         self._arriving.pop(channel, None)
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the network."""
+        transport = self._transport  # type: ignore[attr-defined]
+        return 0 if transport is None else int(transport.get_write_buffer_size())
+
     def abort(self) -> None:
         """End it at once, without the broker's consent; its close callback follows."""
         self._terminate_stream(StreamLostError("not closed in time"))  # type: ignore[attr-defined]
+
+    def drop(self) -> None:
+        """Close its socket where that is open still, as its loop has ended for good."""
+        sock = getattr(self._transport, "_sock", None)  # type: ignore[attr-defined]
+        if sock is not None:
+            sock.close()
 
     def _on_connection_workflow_done(self, result: Any) -> None:
         # Where it is closed while it opens, pika gives the class, and fails at that.
@@ -123,15 +138,17 @@ class Connection(pika.SelectConnection):
             if channel not in self._receivers or buffer[start : start + 4] != _DELIVER:
                 return False
             # The consumer's tag, a short string, comes before that of the delivery.
-            (tag,) = _TAG.unpack_from(buffer, start + 5 + buffer[start + 4])
-            self._arriving[channel] = _Arriving(self._receivers[channel], tag)
+            tag, redelivered = _TAG.unpack_from(buffer, start + 5 + buffer[start + 4])
+            self._arriving[channel] = _Arriving(self._receivers[channel], tag, redelivered)
             return True
         arriving = self._arriving.get(channel)
         if arriving is None:
             return False
         if kind == spec.FRAME_HEADER:
             arriving.missing = _CONTENT_START.unpack_from(buffer, start)[2]
-            arriving.properties = RawProperties(buffer[start + _CONTENT_START.size : stop])
+            arriving.properties = RawProperties(
+                buffer[start + _CONTENT_START.size : stop], redelivered=arriving.redelivered
+            )
         else:
             arriving.body.append(buffer[start:stop])
             arriving.missing -= stop - start

@@ -17,6 +17,7 @@ from ...errors import (
     ConfigProblem,
     ForkedError,
     QueueNotFoundError,
+    StartTimeoutError,
     UnavailableError,
 )
 from ...fields import nearest
@@ -65,6 +66,7 @@ class AmqpDriver(Driver):
     def __init__(self, **fields: Unpack[AmqpFields]) -> None:
         self._settings = structure(AmqpSettings, fields)
         self._queues: dict[str, AmqpQueue] = {}
+        self._declaring: dict[str, AmqpQueue] = {}
         self._session: Session | None = None
         self._running = False
         self._pid: int | None = None
@@ -133,11 +135,13 @@ class AmqpDriver(Driver):
                     from .session import Session
                 except ModuleNotFoundError as error:
                     raise ConfigError([ConfigProblem(message=NEEDS_PIKA)]) from error
-                self._session = Session(
-                    self._settings, lambda: list(self._queues.values()), self.fail
-                )
+                self._session = Session(self._settings, self._all_queues, self.fail)
                 self._pid = os.getpid()
             return self._session
+
+    def _all_queues(self) -> list[AmqpQueue]:
+        """Return the queues that a new connection declares."""
+        return list({**self._queues, **self._declaring}.values())
 
     def _session_to_use(self, queue_id: str) -> Session:
         """Return the session of a running driver, or raise what keeps it from running."""
@@ -150,14 +154,23 @@ class AmqpDriver(Driver):
             raise UnavailableError("the driver is not running; start it first", queue=queue_id)
         return self._session
 
-    def _session_to_publish(self, queue_id: str) -> Session:
-        """Return the session for a publish; in a forked child one of its own."""
+    def _session_to_publish(
+        self, queue_id: str, timeout: float | None
+    ) -> tuple[Session, float | None]:
+        """Return the session for a publish, in a forked child one of its own; and what is left."""
         session = self._session_here() if self._forked() else self._session
         if session is None or not self._publishes_only:
-            return self._session_to_use(queue_id)
-        if not session.was_opened:
-            session.open(time.monotonic() + CHILD_TIMEOUT)
-        return session
+            return self._session_to_use(queue_id), timeout
+        if session.was_opened:
+            return session, timeout
+        seconds = CHILD_TIMEOUT if timeout is None else min(timeout, CHILD_TIMEOUT)
+        began = time.monotonic()
+        try:
+            session.open(began + seconds)
+        except StartTimeoutError as error:
+            raise UnavailableError(str(error), queue=queue_id) from error
+        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+        return session, left
 
     # -- queues ------------------------------------------------------------------------
 
@@ -178,9 +191,14 @@ class AmqpDriver(Driver):
         if problems:
             raise ConfigError(problems)
         session = self._session
-        if session is not None and session.was_opened and not self._forked():
-            session.declare(queue)
-        self._queues[config.id] = queue
+        # A connection that opens meanwhile is to declare it too; nobody publishes to it yet.
+        self._declaring[config.id] = queue
+        try:
+            if session is not None and session.was_opened and not self._forked():
+                session.declare(queue)
+            self._queues[config.id] = queue
+        finally:
+            self._declaring.pop(config.id, None)
 
     def _queue(self, queue_id: str) -> AmqpQueue:
         queue = self._queues.get(queue_id)
@@ -224,11 +242,15 @@ class AmqpDriver(Driver):
         )
 
     def problems(self, config: QueueConfig) -> Iterable[ConfigProblem]:
-        """Return what is wrong with a queue's name."""
-        name = config.queue_name
-        if len(name.encode()) > LONGEST_NAME or name.startswith("amq."):
+        """Return what is wrong with a queue's name, and that of its dead letters."""
+        name, longest = config.queue_name, LONGEST_NAME
+        if config.dead_letter_queue is not None and (
+            config.dead_letter is None or config.dead_letter.queue is None
+        ):
+            longest -= len(self.dead_letter_config(config).queue_name) - len(name)
+        if len(name.encode()) > longest or name.startswith("amq."):
             message = (
-                f"expected at most {LONGEST_NAME} bytes, and nothing that starts with amq., got "
+                f"expected at most {longest} bytes, and nothing that starts with amq., got "
                 f"{name[:60]!r}"
             )
             yield ConfigProblem(message=message, path=("queue_name",))
@@ -255,7 +277,7 @@ class AmqpDriver(Driver):
         """Publish messages, and wait for the broker's confirm of each."""
         queue = self._queue(queue_id)
         try:
-            session = self._session_to_publish(queue_id)
+            session, timeout = self._session_to_publish(queue_id, timeout)
         except UnavailableError as error:
             error.refused = tuple(message.id for message in messages)
             raise
@@ -314,7 +336,7 @@ class AmqpDriver(Driver):
 NEEDS_PIKA: Final = "the AMQP driver needs pika: pip install 'wippy-queue[amqp]'"
 
 CHILD_TIMEOUT: Final = 10.0
-"""Seconds in which a forked child's first publish has to connect."""
+"""Seconds in which a forked child's first publish has to connect, where it waits so long."""
 
 LONGEST_NAME: Final = 240
 """Bytes of a queue's name, so that those of its wait queues fit into a short string."""

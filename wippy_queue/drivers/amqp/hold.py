@@ -220,7 +220,7 @@ class AmqpDelivery(Delivery):
     def __init__(
         self, source: Source, hold: Hold, tag: int, properties: RawProperties, body: bytes
     ) -> None:
-        incoming = decode(properties.raw, body)
+        incoming = decode(properties.raw, body, redelivered=properties.redelivered)
         super().__init__(
             source.config.id,
             incoming.message,

@@ -48,6 +48,7 @@ class Inbox:
         # Appended to by any thread, emptied by the I/O thread.
         self._asking: deque[Hold] = deque()
         self._detached: deque[AmqpAttachment] = deque()
+        self._reopening: deque[AmqpAttachment] = deque()
         self._connection: Any = None  # the I/O thread's own
         # Called once nothing is unsettled any more; taken back by whoever starts anew.
         self.when_empty: Callable[[], None] | None = None
@@ -69,6 +70,13 @@ class Inbox:
         if hold is not None:
             hold.will_leave()
         self._detached.append(attachment)
+        self.link.wake()
+
+    def reopen(self, queue_id: str) -> None:
+        """Consume from a queue on new channels, as it is another than it was."""
+        for attachment in self._all_attachments():
+            if attachment.source.config.id == queue_id:
+                self._reopening.append(attachment)
         self.link.wake()
 
     def suspend(self) -> None:
@@ -145,6 +153,7 @@ class Inbox:
 
                 def got(_: Any, method: Any, properties: Any, body: bytes) -> None:
                     hold.arrived(method.delivery_tag)
+                    properties.redelivered = method.redelivered
                     taken.append(AmqpDelivery(source, hold, method.delivery_tag, properties, body))
                     if len(taken) < count:
                         channel.basic_get(source.config.queue_name, got)
@@ -173,12 +182,16 @@ class Inbox:
             self._end_hold(hold)
         for attachment in self._all_attachments():
             attachment.is_opening = False
+            if attachment.hold is not None:  # whose channel told of nothing, as its thread died
+                attachment.end_hold(attachment.hold)
 
     def work(self) -> None:
         """Close what was detached, hand settlements over, and open what was attached."""
         # First, so that the broker does not push what is returned to who leaves.
         while self._detached:
             self._leave(self._detached.popleft())
+        while self._reopening:
+            self._close(self._reopening.popleft())
         if self._is_suspended:
             for attachment in self._all_attachments():
                 self._leave(attachment)
@@ -197,6 +210,12 @@ class Inbox:
         """Have a channel's settlements handed over; for any thread."""
         self._asking.append(hold)
         self.link.wake()
+
+    def _close(self, attachment: AmqpAttachment) -> None:
+        """End a channel with all that hangs on it; another is opened when it is closed."""
+        hold, attachment.hold = attachment.hold, None
+        if hold is not None and hold.channel.is_open:
+            hold.channel.close()
 
     def _leave(self, attachment: AmqpAttachment) -> None:
         hold, attachment.hold = attachment.hold, None

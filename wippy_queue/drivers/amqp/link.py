@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import time
@@ -20,6 +19,9 @@ from .reply import Operation, Reply
 
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds that a broker has to agree to the end of a connection."""
+
+SHORTEST_ATTEMPT: Final = 0.5
+"""Seconds that a broker has at least to answer, where there are others to be tried."""
 
 
 class Client(Protocol):
@@ -74,9 +76,13 @@ class Link:
         self._attempts = 0
         self._woken = False
         self._error: QueueError | None = None
+        # Until when the broker is waited for, by whoever opens.
+        self._deadline = 0.0
         self._requests: deque[tuple[Operation, Reply]] = deque()
         # The I/O thread's own.
         self._connection: Connection | None = None
+        # The address that is tried next: the one that served last, until it is lost.
+        self._next = 0
         self._running: list[tuple[Operation, Reply]] = []
         self._was_open = False
         self._opened_at = 0.0
@@ -110,6 +116,7 @@ class Link:
             UnavailableError: No broker can be reached.
             StartTimeoutError: None has answered at the deadline.
         """
+        self._deadline = deadline
         self.start()
         with self._changed:
             # Woken by the end of each attempt to connect.
@@ -209,8 +216,8 @@ class Link:
         begin_thread()
         try:
             failures = 0
-            for number in itertools.count():
-                failures = 0 if self._attempt(number) else failures + 1
+            while True:
+                failures = 0 if self._attempt() else failures + 1
                 with self._changed:
                     # Every broker is tried before the first wait.
                     if not self._closing and failures and failures % len(self._addresses) == 0:
@@ -240,18 +247,18 @@ class Link:
         for _, reply in waiting:
             reply.fail(ended)
 
-    def _attempt(self, number: int) -> bool:
+    def _attempt(self) -> bool:
         """
         Connect to a broker, and serve the connection until it ends; return whether that was good.
 
         One that ends as soon as it is open is not: the next would do the same.
         """
-        at = number % len(self._addresses)
+        at = self._next
         address = self._addresses[at]
         self._was_open = False
         loop: Loop | None = None
         try:
-            parameters = self._parameters()[at]
+            parameters = self._within_start(self._parameters()[at])
             loop = Loop()
             with self._changed:
                 if self._closing:
@@ -278,12 +285,25 @@ class Link:
             connection, self._connection = self._connection, None
             if connection is not None:
                 self._last_contact = max(self._last_contact, connection.contact)
+                connection.drop()
             with self._changed:
                 self._loop = None
             if loop is not None:
                 loop.close()
+            if not (self._was_open and self._closing):
+                self._next = (at + 1) % len(self._addresses)
         lasted = time.monotonic() - self._opened_at
         return self._was_open and lasted >= self._backoff.initial_delay
+
+    def _within_start(self, parameters: Any) -> Any:
+        """Leave time for the other addresses, where somebody waits for the first connection."""
+        left = self._deadline - time.monotonic()
+        if len(self._addresses) > 1 and not self._is_serving and left > 0:
+            share = max(SHORTEST_ATTEMPT, left / len(self._addresses))
+            for name in ("socket_timeout", "stack_timeout"):
+                limit = getattr(parameters, name)
+                setattr(parameters, name, share if limit is None else min(limit, share))
+        return parameters
 
     def _opened(self, connection: Any) -> None:
         self._was_open = self._is_serving = True

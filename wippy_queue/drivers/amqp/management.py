@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from http.client import HTTPException
 from typing import Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit
@@ -56,7 +57,7 @@ class Management:
         except HTTPError as error:
             with error:
                 raise self._error(error.code, error.reason) from None
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, OSError, ValueError, HTTPException) as error:
             raise UnavailableError(f"{self._base} cannot be reached: {error}") from error
         # Absent until the plugin has counted for the first time.
         count = found.get(what, 0) if isinstance(found, dict) else 0

@@ -19,6 +19,11 @@ DELIVERY_COUNT: Final = "x-delivery-count"
 ACQUIRED_COUNT: Final = "x-acquired-count"
 """The same from RabbitMQ 4.3 on, with those that were returned."""
 
+COPIES: Final = ("CC", "BCC")
+"""Headers by which RabbitMQ routes copies of a message to other queues."""
+DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
+"""The ``reply_to`` that RabbitMQ takes from those alone who consume from it on the channel."""
+
 PRIORITY: Final = "amqp.priority"
 EXPIRATION: Final = "amqp.expiration"
 DELIVERY_MODE: Final = "amqp.delivery_mode"

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Any, Final
 
 from pika import spec
-from pika.exceptions import ChannelClosedByBroker
+from pika.exceptions import ChannelClosedByBroker, NoFreeChannels
 
 from ...cancellation import Cancellation
 from ...errors import (
     MessageTooLargeError,
-    PermissionDeniedError,
+    PublishError,
     QueueError,
     UnavailableError,
 )
@@ -25,12 +25,10 @@ from .link import Link
 from .reply import OwnReply
 from .sending import Batch, Fate, Sending
 from .topology import channel_error, declare_rung
+from .wire import WINDOW, Wire
 
 LARGEST_WINDOW: Final = 16 * 1024 * 1024
 """Bytes of bodies on the wire that wait for their confirm at most."""
-
-WINDOW: Final = 1000
-"""Messages on the wire that wait for their confirm at most."""
 
 FRAME_SIZE: Final = 131_072
 """Bytes of a frame, where the broker asks for no less."""
@@ -41,14 +39,17 @@ ANSWERS_WITHIN: Final = 30.0
 """Seconds after which a channel is given up that does not confirm what was sent on it."""
 
 RENEW_AFTER: Final = 1.0
-"""Seconds that a channel lasts before it may be renewed, and that answers on it have then."""
+"""
+Seconds that a channel lasts before it may be renewed, and that answers on it have before other
+messages are sent on the next one.
+"""
 
 _TOO_LARGE = re.compile(r"larger than (?:configured )?max size (\d+)")
 
 
 class Outbox:
     """
-    Sends messages on one channel with confirms, on the I/O thread of its link.
+    Sends messages on a channel with confirms, on the I/O thread of its link.
 
     Methods that others call may be called from any thread.
 
@@ -72,17 +73,17 @@ class Outbox:
         self._takes_returns = False
         # The I/O thread's own; others only look whether there is anything.
         self._blocked: str | None = None
-        self._channel: Any = None
+        # Where messages are sent; before it in the list, earlier ones whose answers are open.
+        self._wire: Wire | None = None
+        self._wires: list[Wire] = []
         # The channel that was opened last, whether messages can be sent on it yet or not.
         self._latest: Any = None
         self._connection: Any = None
-        self._sent: dict[int, Sending] = {}
-        self._sent_bytes = 0
-        self._tag = 0
+        # The message that is on the wire alone, as it may be what the broker refuses.
+        self._suspect: Sending | None = None
         self._rungs: set[tuple[str, int]] = set()
         self._is_declaring = False
         self._is_renewing = False
-        self._opened_at = 0.0
         self._is_watching = False
         # What is to be called later; and those of it whose timer does not run yet.
         self._later: dict[object, Callable[[], None]] = {}
@@ -111,7 +112,7 @@ class Outbox:
         self._call_later_ones()
         with self._answered:
             finished = self._withdraw(list(self._waiting))
-            finished += self._settle((each, Fate.UNKNOWN) for each in self._sent.copy().values())
+            finished += self._settle((each, Fate.UNKNOWN) for each in self._on_the_wire())
         _finish(finished)
 
     def end(self) -> None:
@@ -125,13 +126,15 @@ class Outbox:
         with self._answered:
             # Woken as answers come, and when the connection is lost.
             while any(
-                each.fate is Fate.SENT and not each.batch.is_return
-                for each in self._sent.copy().values()
+                each.fate is Fate.SENT and not each.batch.is_return for each in self._on_the_wire()
             ):
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     return
                 self._answered.wait(min(remaining, threading.TIMEOUT_MAX))
+
+    def _on_the_wire(self) -> list[Sending]:
+        return [each for wire in tuple(self._wires) for each in wire.sent.copy().values()]
 
     def pause(self, seconds: float, cancellation: Cancellation | None) -> bool:
         """Wait before something is tried again; return whether that makes sense."""
@@ -180,6 +183,11 @@ class Outbox:
         """Why the broker takes no publishes; ``None`` where it does."""
         return self._blocked
 
+    @property
+    def sends(self) -> bool:
+        """Whether there is a connection that takes messages."""
+        return self.ready.is_set() and self._blocked is None
+
     def why_not(self) -> str:
         """Say why messages are not sent, or not answered."""
         if not self._takes_publishes:
@@ -200,7 +208,7 @@ class Outbox:
         with self._answered:
             takes = self._takes(batch)
             if not batch.is_patient:
-                takes = takes and self.ready.is_set() and self._blocked is None
+                takes = takes and self.sends
             finished = []
             if takes:
                 self._waiting.extend(batch.sendings)
@@ -267,47 +275,58 @@ class Outbox:
         self._prepare(connection, self._open_channel)
 
     def _open_channel(self) -> None:
-        def confirming(channel: Any) -> None:
-            if channel is not self._latest:
+        connection = self._connection
+
+        def confirming(wire: Wire) -> None:
+            if wire.channel is not self._latest:
                 return
-            self._channel = channel
-            self._tag, self._sent, self._sent_bytes = 0, {}, 0
+            self._wire = wire
+            self._wires.append(wire)
             self._is_renewing = False
-            self._opened_at = time.monotonic()
             self.ready.set()
             self.work()
 
         def opened(channel: Any) -> None:
-            channel.add_on_return_callback(self._returned)
-            channel.confirm_delivery(self._confirmed, lambda _: confirming(channel))
+            wire = Wire(channel)
+            channel.add_on_return_callback(partial(self._returned, wire))
+            channel.confirm_delivery(partial(self._confirmed, wire), lambda _: confirming(wire))
 
-        self._latest = self._connection.channel(on_open_callback=opened)
-        self._latest.add_on_close_callback(self._channel_closed)
+        def again() -> None:
+            if connection is self._connection:
+                self._open_channel()
+
+        try:
+            self._latest = connection.channel(on_open_callback=opened)
+        except NoFreeChannels:  # for the moment: others close theirs
+            self._latest = None
+            connection.ioloop.call_later(RENEW_AFTER, again)
+        else:
+            self._latest.add_on_close_callback(self._channel_closed)
 
     def lost(self, error: QueueError) -> None:
         """Have what was on the wire sent again by the next connection."""
         self.ready.clear()
-        self._channel = self._latest = self._connection = None
+        self._wire = self._latest = self._connection = None
         self._blocked = None
         self._call_later_ones()
-        self._give_back(lambda sending: None)
+        wires, self._wires = self._wires, []
+        for wire in reversed(wires):
+            self._give_back(wire, lambda sending: None)
         with self._answered:
             impatient = [each for each in self._waiting if not each.batch.is_patient]
             finished = self._withdraw(impatient)
         _finish(finished)
 
-    def _give_back(self, judge: Callable[[Sending], QueueError | None]) -> None:
-        """Put what was on the wire back, but for what ``judge`` has an error for."""
-        sent, self._sent, self._sent_bytes = list(self._sent.values()), {}, 0
+    def _give_back(self, wire: Wire, judge: Callable[[Sending], QueueError | None]) -> None:
+        """Put what was on a wire back, but for what ``judge`` has an error for."""
         finished: list[Batch] = []
+        self._suspect = None
         with self._answered:
             again = []
-            for sending in sent:
+            for sending in wire.take_all():
                 error = judge(sending)
                 if error is not None:
-                    is_sure = isinstance(error, MessageTooLargeError | PermissionDeniedError)
-                    fate = Fate.FAILED if is_sure else Fate.UNKNOWN
-                    finished += self._settle([(sending, fate)], error)
+                    finished += self._settle([(sending, Fate.FAILED)], error)
                 elif not sending.batch.is_patient:
                     finished += self._settle([(sending, Fate.UNKNOWN)])
                 elif sending.fate is Fate.SENT:
@@ -347,28 +366,30 @@ class Outbox:
             delay, key = self._untimed.popleft()
             self._connection.ioloop.call_later(delay, partial(self._call_later_one, key))
         while (
-            self._channel is not None
+            self._wire is not None
             and self._blocked is None
+            and self._suspect is None
             and not (self._is_declaring or self._is_renewing)
         ):
             batch = self._next()
             if not batch:
                 return
             for sending in batch:
-                self._publish(sending)
+                self._publish(self._wire, sending)
             self._watch()
 
     def _next(self) -> list[Sending]:
         """Take what can be sent now; begin to declare the wait queue that the next one needs."""
-        room = WINDOW - len(self._sent)
+        sent = sum(len(wire.sent) for wire in self._wires)
+        room = WINDOW - sent
         # A body that is larger goes alone.
-        free = LARGEST_WINDOW - self._sent_bytes
+        free = LARGEST_WINDOW - sum(wire.sent_bytes for wire in self._wires)
         chosen: list[Sending] = []
         with self._answered:
             while self._waiting and len(chosen) < room:
                 sending = self._waiting[0]
                 free -= len(sending.outgoing.body)
-                if free < 0 and (chosen or self._sent):
+                if (free < 0 or sending.is_suspect) and (chosen or sent):
                     break
                 if sending.rung is not None and (sending.queue, sending.rung) not in self._rungs:
                     if not chosen:
@@ -378,6 +399,9 @@ class Outbox:
                 if sending.fate is Fate.WAITING:
                     sending.fate = Fate.SENT
                     chosen.append(sending)
+                    if sending.is_suspect:
+                        self._suspect = sending
+                        break
         return chosen
 
     def _declare_rung(self, sending: Sending) -> None:
@@ -402,7 +426,7 @@ class Outbox:
         # Not from here: this may be called by pika in the middle of a channel's end.
         self.link.wake()
 
-    def _publish(self, sending: Sending) -> None:
+    def _publish(self, wire: Wire, sending: Sending) -> None:
         outgoing = sending.outgoing
         size = len(outgoing.properties)
         if size > self.largest_properties:
@@ -411,51 +435,28 @@ class Outbox:
                 f"the headers of message {outgoing.id} take {size} bytes, and the broker takes at "
                 f"most {self.largest_properties} in one frame"
             )
+            self._suspect = None
             with self._answered:
                 finished = self._settle([(sending, Fate.FAILED)], error)
             _finish(finished)
             return
-        self._tag += 1
-        self._sent[self._tag] = sending
-        self._sent_bytes += len(sending.outgoing.body)
-        self._channel.basic_publish(
-            "",
-            sending.routing_key,
-            outgoing.body,
-            Encoded(outgoing.properties),
-            outgoing.mandatory,
-        )
+        wire.publish(sending)
 
-    def _returned(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+    def _returned(
+        self, wire: Wire, _channel: Any, method: Any, properties: Any, body: bytes
+    ) -> None:
         """Note a message that has no queue; its confirm follows."""
-        equal = [
-            sending
-            for sending in self._sent.values()
-            if sending.routing_key == method.routing_key
-            and sending.outgoing.body == body
-            and sending.outgoing.mandatory
-            and sending.error is None
-        ]
-        # Bodies may be equal; a broker that writes properties anew leaves the first of these.
-        same = [each for each in equal if each.outgoing.properties == properties.raw]
-        for sending in (same or equal)[:1]:
-            sending.error = UnavailableError(f"returned by the broker: {method.reply_text}")
-            if sending.rung is not None:
-                self._rungs.discard((sending.queue, sending.rung))
+        sending = wire.returned(method, properties, body)
+        if sending is None:
+            return
+        sending.error = UnavailableError(f"returned by the broker: {method.reply_text}")
+        if sending.rung is not None:
+            self._rungs.discard((sending.queue, sending.rung))
 
-    def _confirmed(self, frame: Any) -> None:
+    def _confirmed(self, wire: Wire, frame: Any) -> None:
         method = frame.method
-        if method.multiple:
-            tags = []
-            for tag in self._sent:
-                if tag > method.delivery_tag:
-                    break
-                tags.append(tag)
-        else:
-            tags = [method.delivery_tag]
         is_ack = isinstance(method, spec.Basic.Ack)
-        answered = [self._sent.pop(tag) for tag in tags if tag in self._sent]
-        self._sent_bytes -= sum(len(each.outgoing.body) for each in answered)
+        answered = wire.answered(method)
         with self._answered:
             finished = []
             for sending in answered:
@@ -466,85 +467,109 @@ class Outbox:
                 finished += self._settle([(sending, fate)], sending.error)
             if not self._takes_publishes:
                 self._answered.notify_all()
+        if self._suspect in answered:
+            self._suspect = None
         _finish(finished)
         if not is_ack:
-            self._renew_soon()
-        if self._is_renewing and not self._sent:
-            self._renew(self._channel)
+            self._renew_soon(wire)
+        if not wire.sent:
+            if wire is not self._wire:
+                wire.close()
+            elif self._is_renewing:
+                self._renew(wire)
         if self._waiting:
             self.work()
 
     def _watch(self) -> None:
         """Look later whether what is sent now was answered by then."""
-        oldest = next(iter(self._sent), None)
-        if oldest is not None and not self._is_watching and self._connection is not None:
+        wire = next((each for each in self._wires if each.sent), None)
+        if wire is not None and not self._is_watching and self._connection is not None:
             self._is_watching = True
-            look = partial(self._look_for, self._channel, oldest)
+            had_unsent = bool(self._connection.unsent)
+            look = partial(self._look_for, wire, next(iter(wire.sent)), had_unsent)
             self._connection.ioloop.call_later(ANSWERS_WITHIN, look)
 
-    def _look_for(self, channel: Any, tag: int) -> None:
-        """Take another channel where a message was not answered in all this time."""
+    def _look_for(self, wire: Wire, tag: int, had_unsent: bool) -> None:
+        """
+        Send a message on another channel where it was not answered in all this time.
+
+        While bytes wait here for the network, the broker cannot answer.
+        """
         self._is_watching = False
-        if channel is self._channel and tag in self._sent and self._blocked is None:
+        connection = self._connection
+        is_late = wire in self._wires and tag in wire.sent and self._blocked is None
+        if is_late and connection is not None and not (had_unsent or connection.unsent):
             logger.warning(
                 "the broker did not confirm a message within %g s; it is sent again",
                 ANSWERS_WITHIN,
             )
-            self._is_renewing = True
-            self._renew(channel)
-        else:
-            self._watch()
+            self._give_back(wire, lambda sending: None)
+            if wire is self._wire:
+                self._is_renewing = True
+                self._renew(wire)
+            else:
+                wire.close()
+            self.work()
+        self._watch()
 
-    def _renew_soon(self) -> None:
+    def _renew_soon(self, wire: Wire) -> None:
         """
         Take another channel, once what is on the wire is answered, or was not in time.
 
         On a channel that met a quorum queue between two leaders, RabbitMQ 3.10 refuses all
         messages for it ever after. It refuses those for a full queue in the same words.
         """
-        if self._is_renewing or time.monotonic() < self._opened_at + RENEW_AFTER:
+        is_young = time.monotonic() < wire.opened_at + RENEW_AFTER
+        if wire is not self._wire or self._is_renewing or is_young:
             return
         self._is_renewing = True
-        self._connection.ioloop.call_later(RENEW_AFTER, partial(self._renew, self._channel))
+        self._connection.ioloop.call_later(RENEW_AFTER, partial(self._renew, wire))
 
-    def _renew(self, channel: Any) -> None:
-        if not self._is_renewing or channel is None or channel is not self._channel:
+    def _renew(self, wire: Wire) -> None:
+        """Send what comes next on another channel; this one stays until all on it is answered."""
+        if not self._is_renewing or wire is not self._wire:
             return
-        self._is_renewing = False
-        self._channel = None
-        self._give_back(lambda sending: None)
-        if channel.is_open:
-            channel.close()
-            self._open_channel()
+        self._wire = None
+        if not wire.sent:
+            wire.close()
+        self._open_channel()
 
     def _channel_closed(self, channel: Any, reason: BaseException) -> None:
         """Open another where the broker has closed it: no message may end the others' channel."""
-        if channel is not self._latest:
-            return
-        self._channel = None
-        self.ready.clear()
+        is_latest = channel is self._latest
+        wire = next((each for each in self._wires if each.channel is channel), None)
+        if is_latest:
+            self._wire = None
+            self.ready.clear()
         if not isinstance(reason, ChannelClosedByBroker):
-            return  # with its connection, whose loss follows
-        said = _TOO_LARGE.search(reason.reply_text)
-        if said is not None:
-            self._give_back(partial(_too_large, int(said[1])))
-        else:
-            error = channel_error(reason, "publish")
-            self._give_back(lambda sending: error)
+            # By us, with nothing open on it; or with its connection, whose loss follows.
+            if wire is not None and not wire.sent:
+                self._wires.remove(wire)
+            return
+        if wire is not None:
+            self._wires.remove(wire)
+            self._give_back(wire, self._judge(wire, reason))
         connection = self._connection
-        if connection is not None and connection.is_open:
+        if is_latest and connection is not None and connection.is_open:
             self._open_channel()
 
+    def _judge(self, wire: Wire, reason: Any) -> Callable[[Sending], QueueError | None]:
+        """
+        Return what says for which messages the broker has closed their channel.
 
-class Encoded(spec.BasicProperties):
-    """Properties that are bytes already."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def encode(self) -> list[bytes]:
-        """Return the bytes."""
-        return [self._data]
+        It does not tell. Where there were several, each is sent again alone.
+        """
+        said = _TOO_LARGE.search(reason.reply_text)
+        if said is not None:
+            return partial(_too_large, int(said[1]))
+        if len(wire.sent) > 1:
+            for sending in wire.sent.values():
+                sending.is_suspect = True
+            return lambda sending: None
+        error = channel_error(reason, "publish")
+        if isinstance(error, UnavailableError):  # which another try would end like this one
+            error = PublishError(f"the broker refuses the message: {reason.reply_text}")
+        return lambda sending: error
 
 
 def _finish(batches: Sequence[Batch]) -> None:

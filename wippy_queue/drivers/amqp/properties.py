@@ -12,10 +12,14 @@ from ...ids import EntryId
 from ...message import DEAD_LETTER_REASON, TIMESTAMP, HeaderValue, Message
 from .ladder import LONGEST_DELAY
 from .mapping import (
+    ACQUIRED_COUNT,
     CONTENT_ENCODING,
     CONTENT_TYPE,
+    COPIES,
     DELAY,
+    DELIVERY_COUNT,
     DELIVERY_MODE,
+    DIRECT_REPLY,
     ENCODING,
     EXPIRATION,
     FAILED_ATTEMPTS,
@@ -116,6 +120,7 @@ class Encoder:
         headers: dict[str, HeaderValue] = dict(message.headers)
         kept = message.foreign if isinstance(message.foreign, Kept) else Kept()
         is_return = failed_attempts is not None or DEAD_LETTER_REASON in headers
+        self._remove_brokers(message, headers, is_return=is_return)
         texts = self._texts(message, headers)
         # What comes from elsewhere may have none.
         if CONTENT_TYPE not in message.headers and not is_return:
@@ -162,6 +167,25 @@ class Encoder:
         asked_for = 0.0 if delay is None else float(delay) / 1000
         return Outgoing(message.id, properties, message.body, asked_for, mandatory)
 
+    def _remove_brokers(
+        self, message: Message, headers: dict[str, HeaderValue], *, is_return: bool
+    ) -> None:
+        """Remove what RabbitMQ would act on, or refuse it where a caller asks for it."""
+        headers.pop(DELIVERY_COUNT, None)
+        headers.pop(ACQUIRED_COUNT, None)
+        for name in COPIES:
+            if headers.pop(name, None) is not None and not is_return:
+                raise self._refused(
+                    message,
+                    f"the header {name} is RabbitMQ's own, which routes copies by it; take "
+                    "another name",
+                )
+        if headers.get("reply_to") == DIRECT_REPLY and not is_return:
+            raise self._refused(
+                message,
+                f"RabbitMQ takes reply_to {DIRECT_REPLY} from those alone who consume from it",
+            )
+
     def _texts(self, message: Message, headers: dict[str, HeaderValue]) -> dict[int, str]:
         """Take what goes into short strings out of the headers."""
         explicit = self._checked(
@@ -174,8 +198,9 @@ class Encoder:
         texts: dict[int, str] = {}
         for flag in WRITTEN_TEXTS:
             value = headers.get(TEXTS[flag])
-            # What is no short text goes into the table, so that it comes back as it is.
-            if isinstance(value, str) and len(value.encode()) <= 255:
+            # What is no short text goes into the table, so that it comes back as it is; and so
+            # does what the broker would refuse.
+            if isinstance(value, str) and is_short(value) and value != DIRECT_REPLY:
                 texts[flag] = value
                 del headers[TEXTS[flag]]
         return texts

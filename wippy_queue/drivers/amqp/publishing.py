@@ -248,8 +248,10 @@ class _Publish:
                 break
             self._woken.clear()
             if batch.open and self._is_cancelled:
-                # What is on the wire will be answered, or not, soon.
-                self._outbox.withdraw(batch, sent_too=False)
+                # A cancellation ends the wait for a connection, and no other: what can be sent
+                # will be answered, or not, soon.
+                if not self._outbox.sends:
+                    self._outbox.withdraw(batch, sent_too=False)
                 until = min(until, time.monotonic() + ANSWER_TIMEOUT)
 
     @property
@@ -278,7 +280,8 @@ class _Publish:
             return MessageTooLargeError(f"{queue}: {error}", **account)
         if isinstance(error, UnavailableError):
             return UnavailableError(f"{queue}: {error}", **account)
-        if error is not None and not ids["accepted"] and not ids["unknown"]:
+        is_bare = not isinstance(error, PublishError) and not ids["accepted"] and not ids["unknown"]
+        if error is not None and is_bare:
             return error
         if error is not None:
             return PublishError(f"{queue}: {error}", **account)
@@ -306,4 +309,9 @@ class _Publish:
         return UnavailableError(f"{queue}: {self._outbox.why_not()}", **account)
 
 
-_ACCOUNTS: Final = {Fate.ACCEPTED: "accepted", Fate.UNKNOWN: "unknown"}
+_ACCOUNTS: Final = {
+    Fate.ACCEPTED: "accepted",
+    Fate.UNKNOWN: "unknown",
+    # However often it was sent.
+    Fate.FAILED: "refused",
+}

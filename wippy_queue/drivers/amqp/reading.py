@@ -12,6 +12,7 @@ from ...message_ids import MessageIds
 from .mapping import (
     ACQUIRED_COUNT,
     ASKED_FOR,
+    COPIES,
     DELIVERY_COUNT,
     DELIVERY_MODE,
     EXPIRATION,
@@ -54,7 +55,7 @@ class Incoming:
     delivery_count: int
 
 
-def decode(properties: bytes, body: bytes) -> Incoming:
+def decode(properties: bytes, body: bytes, *, redelivered: bool = True) -> Incoming:
     """
     Read a message.
 
@@ -62,13 +63,15 @@ def decode(properties: bytes, body: bytes) -> Incoming:
         properties: Its properties as bytes. Where they cannot be read, the message has a new id
             and no headers.
         body: Its body.
+        redelivered: Whether the broker says that it was handed over before. Where not, a count
+            of that came with its publisher.
     """
     try:
         texts, headers, rest, numbers = _split(properties)
     except (MalformedError, struct.error, IndexError):
         return Incoming(Message(_IDS.new(), body, {}), 0, 0)
     failed_attempts = _count(headers.pop(FAILED_ATTEMPTS, 0))
-    delivery_count = _count(headers.pop(DELIVERY_COUNT, 0))
+    delivery_count = _count(headers.pop(DELIVERY_COUNT, 0)) if redelivered else 0
     kept: dict[str, HeaderValue] = {
         name: value for name, value in headers.items() if not _is_brokers(name)
     }
@@ -131,8 +134,12 @@ def _split(
 
 
 def _is_brokers(name: str) -> bool:
-    """Return whether RabbitMQ itself put a header on a message, and would again."""
-    return name in ("x-death", DELIVERY_COUNT, ACQUIRED_COUNT) or name.startswith(
+    """
+    Return whether a header is between RabbitMQ and the publisher.
+
+    It put it there and would again, or has acted by it already and would again.
+    """
+    return name in ("x-death", DELIVERY_COUNT, ACQUIRED_COUNT, *COPIES) or name.startswith(
         ("x-first-death-", "x-last-death-")
     )
 

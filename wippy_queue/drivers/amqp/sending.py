@@ -38,6 +38,7 @@ class Sending:
         fate: What has become of it.
         was_sent: Whether it was on the wire before, and the answer never came.
         refusals: How often its queue has refused it; whoever sends it again counts.
+        is_suspect: Whether it is sent alone, because a channel was closed that had it.
         error: Why it failed.
     """
 
@@ -45,6 +46,7 @@ class Sending:
         "batch",
         "error",
         "fate",
+        "is_suspect",
         "outgoing",
         "queue",
         "refusals",
@@ -63,6 +65,7 @@ class Sending:
         self.fate = Fate.WAITING
         self.was_sent = False
         self.refusals = 0
+        self.is_suspect = False
         self.error: QueueError | None = None
 
 

@@ -12,7 +12,13 @@ from typing import Any, Final
 
 from ...cancellation import Cancellation
 from ...driver import QueueInfo
-from ...errors import ConfigError, ConfigProblem, QueueError, StartTimeoutError
+from ...errors import (
+    ConfigError,
+    ConfigProblem,
+    QueueError,
+    StartTimeoutError,
+    UnavailableError,
+)
 from ...log import logger
 from ...message import Delivery, Message
 from ...retry import Backoff
@@ -25,7 +31,7 @@ from .link import Link
 from .management import Management
 from .options import AmqpConsumerOptions, AmqpQueue
 from .outbox import Outbox
-from .publishing import Publishing, UnroutableError
+from .publishing import ANSWER_TIMEOUT, Publishing, UnroutableError
 from .reply import Operation, OwnReply
 from .settings import AmqpSettings
 from .topology import AT_ONCE, Declared, count, declare, purge
@@ -73,6 +79,14 @@ Source:
 """
 
 
+VANISHED_FOR: Final = 2.0
+"""
+Seconds that a queue stays away that was deleted under us.
+
+RabbitMQ tells the consumers of a quorum queue nothing where it is declared again at once.
+"""
+
+
 class Session:
     """
     The connections of a driver. Methods may be called from any thread.
@@ -106,8 +120,8 @@ class Session:
         # Replaced as a whole.
         self._problems: dict[str, QueueError] = {}
         self._warned: set[str] = set()
-        # Queues that the broker says it has not.
-        self._vanished: set[str] = set()
+        # Queues that the broker says it has not, and when they may be declared again.
+        self._vanished: dict[str, float] = {}
         # Whether it was opened and not closed since.
         self.was_opened = False
         # Until when wait queues are taken to be absent, on the monotonic clock.
@@ -358,13 +372,35 @@ class Session:
         """Publish messages and wait for their confirms, as ``Driver.publish``."""
         queue_id = queue.config.id
         if queue_id in self._vanished:
-            self.declare(queue, min(timeout or CALL_TIMEOUT, CALL_TIMEOUT))
-            self._vanished.discard(queue_id)
+            began = time.monotonic()
+            try:
+                self._declare_again(queue, timeout, cancellation)
+            except QueueError as error:
+                refused = [message.id for message in messages]
+                raise UnavailableError(str(error), queue=queue_id, refused=refused) from error
+            if timeout is not None:
+                timeout = max(0.0, timeout - (time.monotonic() - began))
         try:
             self._publishing.publish(queue, messages, timeout, cancellation, delay)
         except UnroutableError:
-            self._vanished.add(queue_id)
+            self._vanished.setdefault(queue_id, time.monotonic() + VANISHED_FOR)
             raise
+
+    def _declare_again(
+        self, queue: AmqpQueue, timeout: float | None, cancellation: Cancellation | None
+    ) -> None:
+        """Declare a queue that has vanished, once all its consumers know that it has."""
+        queue_id = queue.config.id
+        wait = self._vanished.get(queue_id, 0.0) - time.monotonic()
+        longest = CALL_TIMEOUT if timeout is None else timeout
+        if wait > 0 and (wait > longest or not self._outbox.pause(wait, cancellation)):
+            raise UnavailableError(
+                f"the broker has no queue {queue.config.queue_name} any more; it is declared "
+                f"again in {wait:.1f} s, with the first publish that comes then"
+            )
+        self.declare(queue, min(longest, CALL_TIMEOUT) or ANSWER_TIMEOUT)
+        self._vanished.pop(queue_id, None)
+        self._inbox.reopen(queue_id)
 
     # -- deliveries --------------------------------------------------------------------
 

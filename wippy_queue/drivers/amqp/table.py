@@ -128,7 +128,8 @@ def decode_table(
             except UnicodeDecodeError:
                 text = None
             if text and value is not None and text not in opaque:
-                headers[text] = value
+                # RabbitMQ puts its own before those of the publisher.
+                headers.setdefault(text, value)
             else:
                 foreign.append((name, data[name_end:after]))
             at = after

@@ -7,7 +7,8 @@ from functools import partial
 
 import pytest
 
-from ...errors import MessageTooLargeError
+from ...cancellation import Cancellation
+from ...errors import Cancelled, MessageTooLargeError
 from ...message import HeaderValue, Message
 from .base import SuiteBase
 from .bench import QUEUE, Bench, ids, message
@@ -36,6 +37,16 @@ class Publishing(SuiteBase):
     def test_message_without_headers_gets_none(self, bench: Bench) -> None:
         """A driver keeps its own bookkeeping to itself."""
         self.arrives(bench, Message("id", b"body", {}))
+
+    def test_cancelled_handler_can_publish(self, bench: Bench) -> None:
+        """A cancellation ends waiting: what has not to wait for room or a broker is published."""
+        cancellation = Cancellation()
+        cancellation.cancel()
+        try:
+            bench.publish("a", timeout=self.soon, cancellation=cancellation)
+        except Cancelled:
+            pytest.fail("a publish that has not to wait was cancelled")
+        assert bench.drain(1) == ["a"]
 
     def test_empty_body_arrives(self, bench: Bench) -> None:
         """No bytes are a body too."""
