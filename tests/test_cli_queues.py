@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -264,6 +266,59 @@ def test_dead_letters_in_json(run: Run) -> None:
     first, second = json.loads(result.stdout)
     assert (first["id"], first["body"], first["attempts"]) == (message_id, {"n": 7}, 1)
     assert (second["body_base64"], second["original_queue"]) == ("/w==", None)
+
+
+def put_dead_letter(body: bytes, **headers: Any) -> None:
+    """Put a dead letter, with the id ``odd``, as another program could."""
+    driver = SqliteDriver(path="queue.db")
+    driver.start()
+    driver.declare_queue(Runtime.from_file("app.yaml").queue_config("app:tasks.dead"))
+    driver.publish("app:tasks.dead", [Message("odd", body, headers)], timeout=1)
+    driver.stop()
+
+
+@pytest.mark.parametrize("body", [b"1e999", rb'"\ud800"'])
+def test_a_body_that_json_cannot_carry_does_not_hide_the_others(run: Run, body: bytes) -> None:
+    """It is shown byte by byte; the list is JSON."""
+    [message_id] = fail(run, "7")
+    put_dead_letter(body)
+    result = run("dead-letters", "list", "app.yaml", "app:tasks", "--json")
+    first, second = json.loads(result.stdout)
+    assert (first["id"], first["body"]) == (message_id, 7)
+    assert base64.b64decode(second["body_base64"]) == body
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_header_that_json_cannot_carry_is_text(run: Run, value: float) -> None:
+    """JSON has no infinities, although other programs' headers may."""
+    put_dead_letter(b"1", ratio=value)
+    shown = run("dead-letters", "show", "app.yaml", "app:tasks", "odd", "--json").stdout
+    assert json.loads(shown)["headers"] == {"ratio": str(value)}
+
+
+def test_half_a_surrogate_pair_is_escaped_in_json(run: Run) -> None:
+    """UTF-8 has no bytes for it."""
+    put_dead_letter(b"1", name="\ud800")
+    shown = run("dead-letters", "show", "app.yaml", "app:tasks", "odd", "--json").stdout
+    assert json.loads(shown)["headers"] == {"name": "\ud800"}
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "odd"]], ids=["list", "show"])
+def test_text_that_steers_a_terminal_is_escaped(run: Run, command: list[str]) -> None:
+    """Reasons and headers may hold what somebody else has sent."""
+    put_dead_letter(b"1", x_dead_letter_reason="\x1b[2Jgone \ud800", note="\x1b[2J")
+    verb, *rest = command
+    result = run("dead-letters", verb, "app.yaml", "app:tasks", *rest)
+    assert (result.exit_code, "\x1b" in result.stdout) == (0, False)
+    assert r"\x1b[2Jgone \ud800" in result.stdout
+
+
+@pytest.mark.parametrize("seconds", [10**18, math.inf])
+def test_a_time_that_no_calendar_has_hides_no_letter(run: Run, seconds: float) -> None:
+    """The headers of a dead letter may come from another program."""
+    put_dead_letter(b"1", x_dead_letter_time=seconds)
+    result = run("dead-letters", "list", "app.yaml", "app:tasks")
+    assert (result.exit_code, "odd" in result.stdout) == (0, True)
 
 
 def test_one_dead_letter_is_shown(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
+from math import isfinite
 from typing import Any, Final
 
 import attrs
@@ -73,15 +74,14 @@ class DeadMessage:
     def of(cls, message: Message, codec: str) -> DeadMessage:
         """Return what a message of a dead-letter queue tells."""
         headers = message.headers
-        time, attempts = headers.get(DEAD_LETTER_TIME), headers.get(ATTEMPTS)
         return cls(
             id=message.id,
             data=message.body,
             headers={key: headers[key] for key in headers if key not in BOOKKEEPING},
             original_queue=_text(headers.get(ORIGINAL_QUEUE)),
             reason=_text(headers.get(DEAD_LETTER_REASON)),
-            time=int(time) if isinstance(time, int | float) else None,
-            attempts=int(attempts) if isinstance(attempts, int | float) else None,
+            time=_whole(headers.get(DEAD_LETTER_TIME)),
+            attempts=_whole(headers.get(ATTEMPTS)),
             codec=codec,
         )
 
@@ -301,6 +301,10 @@ def _unavailable(error: UnavailableError, replayed: Sequence[str]) -> Unavailabl
 def _check_ids(ids: Collection[str] | None) -> None:
     if isinstance(ids, str):
         raise TypeError("ids takes a list of messages' ids, not one text")
+
+
+def _whole(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) and isfinite(value) else None
 
 
 def _text(value: object) -> str | None:
