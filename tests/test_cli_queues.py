@@ -113,6 +113,19 @@ def test_publish_takes_lines_of_standard_input(run: Run) -> None:
     assert (result.exit_code, count()) == (0, 2)
 
 
+def test_publish_takes_standard_input_with_a_byte_order_mark(run: Run) -> None:
+    """Editors and spreadsheets put one before the first line."""
+    result = run("publish", "app.yaml", "app:tasks", "-", stdin="\ufeff1\n2\n")
+    assert (result.exit_code, count()) == (0, 2)
+
+
+def test_a_header_with_countless_brackets_is_text(run: Run) -> None:
+    """What the reader of JSON gives up is no number, however it begins."""
+    [message_id] = fail(run, "1", "--header", f"deep={'[' * 100_000}")
+    shown = run("dead-letters", "show", "app.yaml", "app:tasks", message_id, "--json").stdout
+    assert len(json.loads(shown)["headers"]["deep"]) == 100_000
+
+
 def test_publish_with_everything(run: Run) -> None:
     """Headers keep their types; delay and ttl take durations."""
     options = ["--header", "color=red", "--header", "n=3", "--header", "on=true"]
@@ -245,6 +258,13 @@ def test_a_list_says_that_there_is_more(run: Run) -> None:
     result = run("dead-letters", "list", "app.yaml", "app:tasks", "--limit", "1")
     assert len(result.stdout.splitlines()) == 2
     assert "--limit shows more" in result.stderr
+
+
+def test_a_list_of_more_than_any_driver_can_count(run: Run) -> None:
+    """Such a limit is refused like any other that is wrong."""
+    result = run("dead-letters", "list", "app.yaml", "app:tasks", "--limit", "9" * 20)
+    assert result.exit_code == 2
+    assert "Invalid value for '--limit'" in result.stderr
 
 
 def test_an_empty_list(run: Run) -> None:
@@ -454,6 +474,14 @@ def test_output_that_nobody_reads_any_more(folder: Path, monkeypatch: pytest.Mon
         assert program.output == ""
     finally:
         program.close()
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
+@pytest.mark.usefixtures("folder")
+def test_output_that_is_closed(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    """Where the program was started with >&-, what was asked for is printed nowhere."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["info", "app.yaml", *options], standalone_mode=False) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
