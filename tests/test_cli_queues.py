@@ -374,12 +374,23 @@ def test_replay_of_all(run: Run) -> None:
 
 def test_replay_of_some_to_another_queue(run: Run) -> None:
     """Ids and a queue may be named."""
+    with Path("app.yaml").open("a") as file:
+        file.write("  - {name: other, kind: queue.queue, driver: disk}\n")
     first, second = fail(run, "1", "2")
     arguments = ["dead-letters", "replay", "app.yaml", "app:tasks", second, "--json"]
-    replay = json.loads(run(*arguments, "--to", "app:tasks.dead").stdout)
+    replay = json.loads(run(*arguments, "--to", "app:other").stdout)
     assert replay == {"replayed": [second], "kept": {}, "missing": []}
     letters = run("dead-letters", "list", "app.yaml", "app:tasks", "--json").stdout
-    assert [each["id"] for each in json.loads(letters)] == [first, second]
+    assert [each["id"] for each in json.loads(letters)] == [first]
+    assert count("app:other") == 1
+
+
+def test_replay_to_the_dead_letter_queue_itself(run: Run) -> None:
+    """It is refused, as it would only remove where they came from."""
+    fail(run, "1")
+    result = run("dead-letters", "replay", "app.yaml", "app:tasks", "--to", "app:tasks.dead")
+    assert result.exit_code == 2
+    assert "--to: app:tasks.dead is where the dead letters are" in result.stderr
 
 
 def test_replay_that_finds_no_room(run: Run) -> None:

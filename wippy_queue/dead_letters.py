@@ -161,7 +161,7 @@ class DeadLetters:
 
         Args:
             ids: The ids of those to replay; all by default.
-            to: The ID of a queue to put them on instead.
+            to: The ID of a queue to put them on instead; not of this one.
             timeout: Seconds to wait for room or a connection, for each message; by default the
                 queue's ``publish_timeout``.
             durable_only: Whether to keep those whose queue ends with this process, for
@@ -172,11 +172,17 @@ class DeadLetters:
 
         Raises:
             QueueNotFoundError: There is no queue ``to``.
+            ValueError: ``to`` is the dead-letter queue itself, on which they would lose where
+                they came from and why they are there.
             UnavailableError: A driver has no connection; ``accepted`` are those that were
                 replayed before.
         """
         check_timeout(timeout)
         _check_ids(ids)
+        if to == self.queue:
+            raise ValueError(
+                f"{to} is where the dead letters are; name another queue to replay to, or none"
+            )
         if to is not None:
             self._ready(to)
         replayed: list[str] = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from ..dead_letters import DeadMessage, Replay
-from ..errors import CodecError
+from ..errors import CodecError, ConfigError, ConfigProblem
 from .opening import Opens, opened
 from .output import plain, print_json, print_table, safe, table, when
 from .speak import say
@@ -85,6 +85,9 @@ def replay_letters(
     """Put dead letters back on their queues; return whether that went well for all."""
     with opened(opens, [to] if to else [], letters_of=queue) as runtime:
         letters = runtime.dead_letters(queue)
+        if to == letters.queue:
+            message = f"{to} is where the dead letters are; name another queue, or none"
+            raise ConfigError([ConfigProblem(message=message, path=("--to",))])
         replay = letters.replay(ids or None, to=to, timeout=timeout, durable_only=True)
     if as_json:
         print_json(
