@@ -187,6 +187,45 @@ def test_run_refuses_wrong_arguments(tmp_path: Path, arguments: list[str], said:
     assert said in result.stderr
 
 
+# -- the descriptors of the program -----------------------------------------------------
+
+
+def in_a_shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line in which ``$RUN`` is ``wippy-queue``."""
+    run = f"{sys.executable} -m wippy_queue"
+    return subprocess.run(
+        ["sh", "-c", line],
+        env={**ENVIRONMENT, "RUN": run, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("command", ["check app.yaml", "--help"])
+def test_output_that_cannot_be_written(tmp_path: Path, command: str, unbuffered: str) -> None:
+    """A full disk is said in one line, and the exit code is 1, whenever it is noticed."""
+    declare(tmp_path, DO_NOTHING)
+    ended = in_a_shell(f"$RUN {command} > /dev/full", PYTHONUNBUFFERED=unbuffered)
+    assert (ended.returncode, ended.stderr) == (1, "[Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run app.yaml --until-idle --input app:tasks=-", "publish app.yaml app:tasks -"],
+    ids=["run", "publish"],
+)
+def test_standard_input_that_is_closed(tmp_path: Path, command: str) -> None:
+    """It is refused; its number may be that of a file of the program's own."""
+    declare(tmp_path, DO_NOTHING)
+    ended = in_a_shell(f"$RUN {command} <&-")
+    assert ended.returncode == 2
+    assert ended.stderr.endswith("standard input (-) is closed\n")
+
+
 # -- the extra -------------------------------------------------------------------------
 
 

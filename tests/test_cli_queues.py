@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -109,6 +111,19 @@ def test_publish_takes_lines_of_standard_input(run: Run) -> None:
     """A single dash reads them, and skips blank ones."""
     result = run("publish", "app.yaml", "app:tasks", "-", stdin='1\n\n{"n": 2}\n')
     assert (result.exit_code, count()) == (0, 2)
+
+
+def test_publish_takes_standard_input_with_a_byte_order_mark(run: Run) -> None:
+    """Editors and spreadsheets put one before the first line."""
+    result = run("publish", "app.yaml", "app:tasks", "-", stdin="\ufeff1\n2\n")
+    assert (result.exit_code, count()) == (0, 2)
+
+
+def test_a_header_with_countless_brackets_is_text(run: Run) -> None:
+    """What the reader of JSON gives up is no number, however it begins."""
+    [message_id] = fail(run, "1", "--header", f"deep={'[' * 100_000}")
+    shown = run("dead-letters", "show", "app.yaml", "app:tasks", message_id, "--json").stdout
+    assert len(json.loads(shown)["headers"]["deep"]) == 100_000
 
 
 def test_publish_with_everything(run: Run) -> None:
@@ -245,6 +260,13 @@ def test_a_list_says_that_there_is_more(run: Run) -> None:
     assert "--limit shows more" in result.stderr
 
 
+def test_a_list_of_more_than_any_driver_can_count(run: Run) -> None:
+    """Such a limit is refused like any other that is wrong."""
+    result = run("dead-letters", "list", "app.yaml", "app:tasks", "--limit", "9" * 20)
+    assert result.exit_code == 2
+    assert "Invalid value for '--limit'" in result.stderr
+
+
 def test_an_empty_list(run: Run) -> None:
     """It is said, and no failure."""
     result = run("dead-letters", "list", "app.yaml", "app:tasks")
@@ -264,6 +286,59 @@ def test_dead_letters_in_json(run: Run) -> None:
     first, second = json.loads(result.stdout)
     assert (first["id"], first["body"], first["attempts"]) == (message_id, {"n": 7}, 1)
     assert (second["body_base64"], second["original_queue"]) == ("/w==", None)
+
+
+def put_dead_letter(body: bytes, **headers: Any) -> None:
+    """Put a dead letter, with the id ``odd``, as another program could."""
+    driver = SqliteDriver(path="queue.db")
+    driver.start()
+    driver.declare_queue(Runtime.from_file("app.yaml").queue_config("app:tasks.dead"))
+    driver.publish("app:tasks.dead", [Message("odd", body, headers)], timeout=1)
+    driver.stop()
+
+
+@pytest.mark.parametrize("body", [b"1e999", rb'"\ud800"'])
+def test_a_body_that_json_cannot_carry_does_not_hide_the_others(run: Run, body: bytes) -> None:
+    """It is shown byte by byte; the list is JSON."""
+    [message_id] = fail(run, "7")
+    put_dead_letter(body)
+    result = run("dead-letters", "list", "app.yaml", "app:tasks", "--json")
+    first, second = json.loads(result.stdout)
+    assert (first["id"], first["body"]) == (message_id, 7)
+    assert base64.b64decode(second["body_base64"]) == body
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_header_that_json_cannot_carry_is_text(run: Run, value: float) -> None:
+    """JSON has no infinities, although other programs' headers may."""
+    put_dead_letter(b"1", ratio=value)
+    shown = run("dead-letters", "show", "app.yaml", "app:tasks", "odd", "--json").stdout
+    assert json.loads(shown)["headers"] == {"ratio": str(value)}
+
+
+def test_half_a_surrogate_pair_is_escaped_in_json(run: Run) -> None:
+    """UTF-8 has no bytes for it."""
+    put_dead_letter(b"1", name="\ud800")
+    shown = run("dead-letters", "show", "app.yaml", "app:tasks", "odd", "--json").stdout
+    assert json.loads(shown)["headers"] == {"name": "\ud800"}
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "odd"]], ids=["list", "show"])
+def test_text_that_steers_a_terminal_is_escaped(run: Run, command: list[str]) -> None:
+    """Reasons and headers may hold what somebody else has sent."""
+    put_dead_letter(b"1", x_dead_letter_reason="\x1b[2Jgone \ud800", note="\x1b[2J")
+    verb, *rest = command
+    result = run("dead-letters", verb, "app.yaml", "app:tasks", *rest)
+    assert (result.exit_code, "\x1b" in result.stdout) == (0, False)
+    assert r"\x1b[2Jgone \ud800" in result.stdout
+
+
+@pytest.mark.parametrize("seconds", [10**18, math.inf])
+def test_a_time_that_no_calendar_has_hides_no_letter(run: Run, seconds: float) -> None:
+    """The headers of a dead letter may come from another program."""
+    put_dead_letter(b"1", x_dead_letter_time=seconds)
+    result = run("dead-letters", "list", "app.yaml", "app:tasks")
+    assert (result.exit_code, "odd" in result.stdout) == (0, True)
 
 
 def test_one_dead_letter_is_shown(run: Run) -> None:
@@ -299,12 +374,23 @@ def test_replay_of_all(run: Run) -> None:
 
 def test_replay_of_some_to_another_queue(run: Run) -> None:
     """Ids and a queue may be named."""
+    with Path("app.yaml").open("a") as file:
+        file.write("  - {name: other, kind: queue.queue, driver: disk}\n")
     first, second = fail(run, "1", "2")
     arguments = ["dead-letters", "replay", "app.yaml", "app:tasks", second, "--json"]
-    replay = json.loads(run(*arguments, "--to", "app:tasks.dead").stdout)
+    replay = json.loads(run(*arguments, "--to", "app:other").stdout)
     assert replay == {"replayed": [second], "kept": {}, "missing": []}
     letters = run("dead-letters", "list", "app.yaml", "app:tasks", "--json").stdout
-    assert [each["id"] for each in json.loads(letters)] == [first, second]
+    assert [each["id"] for each in json.loads(letters)] == [first]
+    assert count("app:other") == 1
+
+
+def test_replay_to_the_dead_letter_queue_itself(run: Run) -> None:
+    """It is refused, as it would only remove where they came from."""
+    fail(run, "1")
+    result = run("dead-letters", "replay", "app.yaml", "app:tasks", "--to", "app:tasks.dead")
+    assert result.exit_code == 2
+    assert "--to: app:tasks.dead is where the dead letters are" in result.stderr
 
 
 def test_replay_that_finds_no_room(run: Run) -> None:
@@ -399,6 +485,14 @@ def test_output_that_nobody_reads_any_more(folder: Path, monkeypatch: pytest.Mon
         assert program.output == ""
     finally:
         program.close()
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
+@pytest.mark.usefixtures("folder")
+def test_output_that_is_closed(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    """Where the program was started with >&-, what was asked for is printed nowhere."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["info", "app.yaml", *options], standalone_mode=False) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

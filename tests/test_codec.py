@@ -1,6 +1,7 @@
 """Bodies to bytes and back."""
 
 import json
+import re
 from contextlib import suppress
 from decimal import Decimal
 from uuid import UUID
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wippy_queue.bodies import unstructure
 from wippy_queue.codec import CODECS, codec_name
 from wippy_queue.errors import CodecError
 from wippy_queue.fields import FieldError
@@ -84,6 +86,52 @@ def test_what_cannot_be_written_is_named_with_its_place():
         JSON.encode({"mails": [Mail("a", object())]})
 
 
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({1: "number", "1": "text"}, "$"),
+        ({"pages": [({"2": 1, 2: 1},)]}, r"$.pages[0][0]"),
+    ],
+    ids=["top", "nested"],
+)
+def test_keys_that_would_be_one_are_refused(body, place):
+    """Of two keys that JSON writes the same, no reader would get both values."""
+    with pytest.raises(CodecError, match=f"{re.escape(place)}: two keys are the same text"):
+        JSON.encode(body)
+
+
+@pytest.mark.parametrize("key", [None, True, False, 1.5, -1e-7, 1e22], ids=repr)
+def test_keys_without_a_text_form_are_refused(key):
+    """What only looks like text once JSON has written it is no key, as in typed bodies."""
+    with pytest.raises(CodecError, match="cannot be a key in a body; use text"):
+        JSON.encode({"rows": [{key: 1}]})
+
+
+def test_keys_that_are_whole_numbers_become_text():
+    """A number has one text form, so such a key is carried as that."""
+    assert JSON.encode({-10: 1, "x": {0: 2}}) == b'{"-10":1,"x":{"0":2}}'
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.none() | st.booleans() | st.integers() | st.text("1ntf"), inner)
+        ),
+    )
+)
+def test_plain_bodies_are_written_as_typed_ones(body):
+    """Whichever way a body is written, it means the same, or is refused."""
+    try:
+        typed = JSON.encode(unstructure(body))
+    except CodecError:
+        with pytest.raises(CodecError):
+            JSON.encode(body)
+    else:
+        assert JSON.encode(body) == typed
+
+
 def test_a_body_that_contains_itself_is_refused():
     """A circle has no end, in JSON neither."""
     body: list[object] = []
@@ -99,6 +147,30 @@ def test_what_is_no_json_is_refused(data):
     """Bytes that are no JSON never reach a handler."""
     with pytest.raises(CodecError, match="the body is no JSON"):
         JSON.decode(data)
+
+
+@pytest.mark.parametrize("data", [b"1e999", b'{"a":[-1e400]}', b"1" * 400 + b".0"], ids=len)
+def test_numbers_that_are_too_large_are_refused(data):
+    """They would be infinite, which no codec could write again."""
+    with pytest.raises(CodecError, match=r"the body is no JSON: the number .* is too large"):
+        JSON.decode(data)
+
+
+@pytest.mark.parametrize("data", [rb'"\ud800"', rb'["\uDC00\uD800"]', rb'{"\udbff":1}'])
+def test_escapes_of_half_a_surrogate_pair_are_refused(data):
+    """JavaScript may write them; what they stand for is no text that could be written again."""
+    with pytest.raises(CodecError, match="no JSON: an escape stands for half of a surrogate pair"):
+        JSON.decode(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [(rb'"\ud83d\ude00"', "\U0001f600"), (rb'"\\ud800"', "\\ud800"), (rb'"\uD7FF"', "\ud7ff")],
+    ids=["pair", "backslash", "letter"],
+)
+def test_escapes_that_stand_for_characters_are_read(data, body):
+    """Whole pairs, and what only looks like half of one."""
+    assert JSON.decode(data) == body
 
 
 @given(st.binary())

@@ -154,6 +154,16 @@ def test_replay_to_another_queue(app: App) -> None:
     assert (app.ready("app:other"), app.ready(TASKS)) == (1, 0)
 
 
+def test_replay_to_the_dead_letter_queue_itself_is_refused(app: App) -> None:
+    """They would lose where they came from, and why and when they were given up."""
+    [message_id] = app.give_up("a")
+    letters = app.runtime.dead_letters(TASKS)
+    with pytest.raises(ValueError, match=f"{DEAD} is where the dead letters are"):
+        letters.replay(to=DEAD)
+    [letter] = letters.list()
+    assert (letter.id, letter.original_queue) == (message_id, TASKS)
+
+
 def test_replay_to_a_queue_that_does_not_exist_changes_nothing(app: App) -> None:
     """It is an error before anything is taken."""
     app.give_up(1)
@@ -318,12 +328,14 @@ def test_dead_letters_of_a_driver_that_cannot_count() -> None:
     runtime.add_driver("app:memory", Uncounted())
     runtime.add_queue(DEAD, driver="app:memory")
     runtime.add_queue(TASKS, driver="app:memory", dead_letter={"queue": DEAD})
-    ids = runtime.publish_many(DEAD, range(250))
     letters = runtime.dead_letters(TASKS)
+    ids = [f"id-{number}" for number in range(250)]
+    messages = [Message(each, each[3:].encode(), {"x_original_queue": DEAD}) for each in ids]
+    runtime.drivers["app:memory"].publish(DEAD, messages, timeout=1)
     found = letters.get(ids[-1])
     assert found is not None
     assert found.body == 249
-    assert letters.replay(to=DEAD).replayed == tuple(ids)
+    assert letters.replay().replayed == tuple(ids)
     assert sorted(each.id for each in letters.list(1000)) == sorted(ids)
     runtime.stop()
 

@@ -11,6 +11,7 @@ from wippy_queue.fields import (
     EnvText,
     FieldError,
     FilledText,
+    check_timeout,
     describe,
     duration,
     entry_id,
@@ -232,3 +233,16 @@ def test_the_nearest_spelling_is_suggested():
     """Only what is near is suggested."""
     assert nearest("prefech", ["prefetch", "concurrency"]) == "prefetch"
     assert nearest("xyz", ["prefetch", "concurrency"]) is None
+
+
+@pytest.mark.parametrize("timeout", [10**309, 10**400], ids=["1e309", "1e400"])
+def test_a_timeout_that_no_float_can_be_is_refused(timeout):
+    """Clocks count in floats."""
+    with pytest.raises(ValueError, match=r"takes at most 1.79769e\+308 seconds, got more"):
+        check_timeout(timeout)
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 5, 0.5, 10**300, 1e300, float("inf")])
+def test_any_other_timeout_passes(timeout):
+    """However long, up to without end."""
+    check_timeout(timeout)

@@ -14,6 +14,7 @@ from wippy_queue import (
     MemoryDriver,
     Reject,
     Runtime,
+    StopFromHandlerError,
     StopReport,
     UnavailableError,
     current_delivery,
@@ -108,6 +109,35 @@ def test_idle_is_when_all_is_handled(runtime, timeout):
     assert sorted(handled) == [*range(500)]
     assert runtime.info(TASKS).message_count == 0
     assert runtime.consumer("app:worker").info().acked == 500
+
+
+@pytest.mark.parametrize("timeout", [HOUR, None])
+def test_a_handler_cannot_wait_for_idle(runtime, timeout):
+    """It would wait for itself, and is told so at once."""
+    errors = queue.SimpleQueue()
+
+    def handle(body):
+        try:
+            runtime.wait_idle(timeout)
+        except StopFromHandlerError as error:
+            errors.put(str(error))
+
+    runtime.add_consumer("app:other_worker", queue=OTHER, func=print)
+    runtime.add_consumer("app:worker", queue=TASKS, func=handle)
+    runtime.start()
+    runtime.publish(TASKS, 1)
+    assert errors.get(timeout=SOON).startswith("app:worker cannot be waited for")
+    runtime.wait_idle(SOON)
+
+
+def test_a_handler_may_wait_for_another_runtime(runtime):
+    """That one does not wait for it."""
+    other = Runtime()
+    runtime.add_consumer("app:worker", queue=TASKS, func=lambda body: other.wait_idle(SOON))
+    runtime.start()
+    runtime.publish(TASKS, 1)
+    runtime.wait_idle(SOON)
+    assert runtime.consumer("app:worker").info().acked == 1
 
 
 def test_a_running_handler_is_not_idle(runtime, gate):

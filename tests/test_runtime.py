@@ -1007,6 +1007,21 @@ def test_a_stop_of_everything_may_wait_longer_than_the_clock(runtime, gate):
     assert stopping.result(SOON) == StopReport(acked=1)
 
 
+@pytest.mark.parametrize("call", ["stop", "wait_idle", "publish"])
+def test_a_timeout_beyond_every_clock_is_refused(runtime, call):
+    """It changes nothing."""
+    runtime.start()
+    calls = {
+        "stop": runtime.stop,
+        "wait_idle": runtime.wait_idle,
+        "publish": lambda timeout: runtime.publish(TASKS, 1, timeout=timeout),
+    }
+    with pytest.raises(ValueError, match="timeout takes at most"):
+        calls[call](10**400)
+    assert runtime.health().ok
+    assert runtime.info(TASKS).message_count == 0
+
+
 def test_a_stop_without_time_waits_for_a_moment(runtime):
     """Another call that has the runtime's lock just then does not make a stop fail."""
     runtime.start()

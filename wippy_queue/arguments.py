@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import click
@@ -14,12 +15,27 @@ from .fields import FieldError, duration
 
 @contextlib.contextmanager
 def refused() -> Iterator[None]:
-    """End with 2 where the block raises ``ConfigError``, and say why."""
+    """End with 2 where the block raises ``ConfigError``, with 1 for ``OSError``, and say why."""
     try:
         yield
     except ConfigError as error:
         say(str(error))
         raise click.exceptions.Exit(2) from None
+    except BrokenPipeError:  # as by head; click ends with 1 and says nothing
+        raise
+    except OSError as error:  # such as of a full disk that standard output goes to
+        say(str(error))
+        raise click.exceptions.Exit(1) from None
+
+
+def check_standard_input() -> None:
+    """
+    Refuse ``-`` where standard input is closed.
+
+    Its descriptor may then be that of any file which was opened since.
+    """
+    if sys.stdin is None:
+        raise click.BadParameter("standard input (-) is closed")
 
 
 def duration_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:

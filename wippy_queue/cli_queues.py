@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from .arguments import duration_of, refused
+from .arguments import check_standard_input, duration_of, refused
 from .commands.dead_letters import list_letters, purge_letters, replay_letters, show_letter
+from .commands.json_lines import STANDARD_INPUT
 from .commands.opening import Opens
 from .commands.queues import header_of, publish_bodies, purge_queue, show_info
 from .commands.speak import say, show_log
@@ -47,9 +48,9 @@ def _exit_codes() -> Iterator[None]:
     with refused():
         try:
             yield
-        except (ConfigError, BrokenPipeError):  # as by head; click ends with 1 and says nothing
+        except ConfigError:
             raise
-        except (QueueError, ValueError, OSError) as error:
+        except (QueueError, ValueError) as error:
             say(str(error))
             raise click.exceptions.Exit(1) from None
 
@@ -57,6 +58,14 @@ def _exit_codes() -> Iterator[None]:
 def _confirm(question: str, yes: bool) -> None:
     if not yes and sys.stdin is not None and sys.stdin.isatty():
         click.confirm(question, abort=True, err=True)
+
+
+def _bodies(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    if values == (STANDARD_INPUT,):
+        check_standard_input()
+    return values
 
 
 def _headers(
@@ -68,7 +77,7 @@ def _headers(
 @click.command(epilog=FILE_HELP)
 @_file
 @_queue
-@click.argument("bodies", nargs=-1, required=True, metavar="BODY...")
+@click.argument("bodies", nargs=-1, required=True, metavar="BODY...", callback=_bodies)
 @click.option(
     "--header",
     "headers",
@@ -102,7 +111,7 @@ def publish(
 
     Each BODY is JSON; a single - reads standard input, each line of which is one.
     """
-    if message_id is not None and (len(bodies) > 1 or bodies == ("-",)):
+    if message_id is not None and (len(bodies) > 1 or bodies == (STANDARD_INPUT,)):
         raise click.UsageError("--id is for one BODY")
     with _exit_codes():
         publish_bodies(
@@ -165,7 +174,7 @@ def dead_letters() -> None:
 @_queue
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, sys.maxsize),
     default=100,
     show_default=True,
     metavar="COUNT",

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 import attrs
 import click
 
-from .arguments import duration_of, refused
+from .arguments import check_standard_input, duration_of, refused
 from .commands.json_lines import STANDARD_INPUT, JsonLines
 from .commands.opening import Opens
 from .commands.run import TIMED_OUT, Run
@@ -82,6 +82,8 @@ def _inputs(
                 raise click.BadParameter(f"{file} cannot be read")
         elif any(source.file == STANDARD_INPUT for source in inputs):
             raise click.BadParameter("standard input (-) can be read once only")
+        else:
+            check_standard_input()
         inputs.append(JsonLines(queue, file))
     return tuple(inputs)
 

@@ -500,13 +500,14 @@ class Consumer:
             )
             return False
 
-    def refuse_own_handler(self) -> None:
+    def refuse_own_handler(
+        self,
+        refusal: str = "cannot be stopped by its own handler, which stop would wait for; "
+        "call request_stop()",
+    ) -> None:
         """Raise ``StopFromHandlerError`` where a handler of this consumer calls."""
         if not self._forked() and threading.get_ident() in self._running:
-            raise StopFromHandlerError(
-                f"{self.id} cannot be stopped by its own handler, which stop would wait for; "
-                "call request_stop()"
-            )
+            raise StopFromHandlerError(f"{self.id} {refusal}")
 
     def _report(self, current: _Run) -> StopReport:
         if not current.stop.cancelled:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
+from math import isfinite
 from typing import Any, Final
 
 import attrs
@@ -73,15 +74,14 @@ class DeadMessage:
     def of(cls, message: Message, codec: str) -> DeadMessage:
         """Return what a message of a dead-letter queue tells."""
         headers = message.headers
-        time, attempts = headers.get(DEAD_LETTER_TIME), headers.get(ATTEMPTS)
         return cls(
             id=message.id,
             data=message.body,
             headers={key: headers[key] for key in headers if key not in BOOKKEEPING},
             original_queue=_text(headers.get(ORIGINAL_QUEUE)),
             reason=_text(headers.get(DEAD_LETTER_REASON)),
-            time=int(time) if isinstance(time, int | float) else None,
-            attempts=int(attempts) if isinstance(attempts, int | float) else None,
+            time=_whole(headers.get(DEAD_LETTER_TIME)),
+            attempts=_whole(headers.get(ATTEMPTS)),
             codec=codec,
         )
 
@@ -161,7 +161,7 @@ class DeadLetters:
 
         Args:
             ids: The ids of those to replay; all by default.
-            to: The ID of a queue to put them on instead.
+            to: The ID of a queue to put them on instead; not of this one.
             timeout: Seconds to wait for room or a connection, for each message; by default the
                 queue's ``publish_timeout``.
             durable_only: Whether to keep those whose queue ends with this process, for
@@ -172,11 +172,17 @@ class DeadLetters:
 
         Raises:
             QueueNotFoundError: There is no queue ``to``.
+            ValueError: ``to`` is the dead-letter queue itself, on which they would lose where
+                they came from and why they are there.
             UnavailableError: A driver has no connection; ``accepted`` are those that were
                 replayed before.
         """
         check_timeout(timeout)
         _check_ids(ids)
+        if to == self.queue:
+            raise ValueError(
+                f"{to} is where the dead letters are; name another queue to replay to, or none"
+            )
         if to is not None:
             self._ready(to)
         replayed: list[str] = []
@@ -301,6 +307,10 @@ def _unavailable(error: UnavailableError, replayed: Sequence[str]) -> Unavailabl
 def _check_ids(ids: Collection[str] | None) -> None:
     if isinstance(ids, str):
         raise TypeError("ids takes a list of messages' ids, not one text")
+
+
+def _whole(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) and isfinite(value) else None
 
 
 def _text(value: object) -> str | None:

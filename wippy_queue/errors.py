@@ -223,7 +223,7 @@ class StopTimeoutError(QueueError, TimeoutError):
 
 
 class StopFromHandlerError(QueueError, RuntimeError):
-    """A handler called ``stop`` on its own consumer, and would have waited for itself."""
+    """A handler called ``stop`` or ``wait_idle``, and would have waited for itself."""
 
 
 class StartTimeoutError(QueueError, TimeoutError):

@@ -275,9 +275,11 @@ def check_timeout(value: object) -> None:
     Check the timeout of a call: seconds as a number, or ``None``.
 
     Raises:
-        ValueError: It is something else, or negative.
+        ValueError: It is something else, negative, or a whole number too large for a float.
     """
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise ValueError(f"timeout takes seconds of at least 0 as a number, or None, got {value!r}")
+    if isinstance(value, int) and value > sys.float_info.max:
+        raise ValueError(f"timeout takes at most {sys.float_info.max:g} seconds, got more")

@@ -19,6 +19,7 @@ from .message import EXPIRES_AT, TIMESTAMP, HeaderValue, Message, is_reserved
 from .message_ids import MessageIds
 from .publishing import PUBLISH_TIMEOUT, QUEUE_TIMEOUT, Timeout, check_delay, check_ttl, each_of
 from .queues import QueueConfig
+from .structure import LEAVES
 
 BATCH: Final = 100
 """Messages that ``publish_many`` hands over at once."""
@@ -317,7 +318,8 @@ def _message(
     if headers:
         for key, value in headers.items():
             _check_header(config, key, value)
-        made.update(headers)
+            name = key if type(key) is str else _plain(key)
+            made[name] = value if type(value) in LEAVES else _plain(value)
     if expires is not None:
         made[EXPIRES_AT] = expires
     return Message(message_id, CODECS[config.codec].encode(body), made)
@@ -342,6 +344,13 @@ def _check_header(config: QueueConfig, key: object, value: object) -> None:
             f"the header {key} is {value!r}; headers are text, finite numbers (whole ones of "
             "64 bits) or truth values",
         )
+
+
+def _plain(leaf: Any) -> Any:
+    """Return text or a number as every driver carries it: of a subclass, such as an enum, none."""
+    if isinstance(leaf, str):
+        return str.__str__(leaf)
+    return float.__float__(leaf) if isinstance(leaf, float) else int.__int__(leaf)
 
 
 def _is_short_text(text: object) -> bool:

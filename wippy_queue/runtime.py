@@ -752,11 +752,16 @@ class Runtime:
                 message falls due.
             UnavailableError: Something is left whose consumers, or their driver, have failed
                 and are not started again by themselves.
+            StopFromHandlerError: Called by a handler of this runtime, which it would wait for.
         """
         self._check_process()
         check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         consumers = list(self._parts.consumers.values())
+        for consumer in consumers:
+            consumer.refuse_own_handler(
+                "cannot be waited for by its own handler, which wait_idle would wait for"
+            )
         left = wait_until_quiet(
             Quiet.EVERYTHING,
             consumers,

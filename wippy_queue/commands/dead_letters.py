@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import click
 
 from ..dead_letters import DeadMessage, Replay
-from ..errors import CodecError
+from ..errors import CodecError, ConfigError, ConfigProblem
 from .opening import Opens, opened
-from .output import plain, print_json, print_table, table, when
+from .output import plain, print_json, print_table, safe, table, when
 from .speak import say
 
 SHORTEST_REASON = 80
@@ -57,13 +57,13 @@ def show_letter(opens: Opens, queue: str, message_id: str, as_json: bool) -> boo
     if as_json:
         print_json(plain(letter))
         return True
-    click.echo(f"id:        {letter.id}")
-    click.echo(f"from:      {letter.original_queue or '-'}")
+    click.echo(f"id:        {safe(letter.id)}")
+    click.echo(f"from:      {safe(letter.original_queue or '-')}")
     click.echo(f"given up:  {when(letter.time) or '-'}")
     click.echo(f"attempts:  {'-' if letter.attempts is None else letter.attempts}")
-    click.echo(f"reason:    {letter.reason or '-'}")
+    click.echo(f"reason:    {safe(letter.reason or '-')}")
     for name, value in letter.headers.items():
-        click.echo(f"header:    {name}: {value}")
+        click.echo(f"header:    {safe(name)}: {safe(value)}")
     try:
         body: object = letter.body
     except CodecError as error:
@@ -85,6 +85,9 @@ def replay_letters(
     """Put dead letters back on their queues; return whether that went well for all."""
     with opened(opens, [to] if to else [], letters_of=queue) as runtime:
         letters = runtime.dead_letters(queue)
+        if to == letters.queue:
+            message = f"{to} is where the dead letters are; name another queue, or none"
+            raise ConfigError([ConfigProblem(message=message, path=("--to",))])
         replay = letters.replay(ids or None, to=to, timeout=timeout, durable_only=True)
     if as_json:
         print_json(

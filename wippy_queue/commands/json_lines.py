@@ -14,7 +14,7 @@ from ..runtime import Runtime
 from .speak import say
 
 STANDARD_INPUT = "-"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON = CODECS["json/plain"]
 
 
@@ -84,7 +84,7 @@ class JsonLines:
     ) -> bool:
         """Publish a line, and return whether it is done with."""
         if number == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
+            line = line.removeprefix(BYTE_ORDER_MARK)
         if not line.strip():
             return True
         try:

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 import click
@@ -15,11 +16,22 @@ from rich.text import Text
 
 from ..dead_letters import DeadMessage
 from ..errors import CodecError
+from ..message import HeaderValue
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one line of JSON."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    """Print a value as one line of JSON. Raises ``ValueError`` for what JSON cannot carry."""
+    try:
+        click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    except UnicodeEncodeError:  # half of a surrogate pair, or what the terminal has no letter for
+        click.echo(json.dumps(value, allow_nan=False))
+
+
+def safe(text: object) -> str:
+    """Return text with escapes for what would steer a terminal, or cannot be printed."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in str(text)
+    )
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: bool) -> Table:
@@ -28,7 +40,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: 
     for index, column in enumerate(columns):
         made.add_column(column, justify="right" if numbers and index else "left")
     for row in rows:
-        made.add_row(*[Text("-" if cell is None else str(cell)) for cell in row])
+        made.add_row(*[Text("-" if cell is None else safe(cell)) for cell in row])
     return made
 
 
@@ -48,7 +60,7 @@ def plain(letter: DeadMessage) -> dict[str, Any]:
         "reason": letter.reason,
         "time": letter.time,
         "attempts": letter.attempts,
-        "headers": dict(letter.headers),
+        "headers": {key: _carried(value) for key, value in letter.headers.items()},
     }
     try:
         made["body"] = letter.body
@@ -57,8 +69,16 @@ def plain(letter: DeadMessage) -> dict[str, Any]:
     return made
 
 
+def _carried(value: HeaderValue) -> HeaderValue:
+    """Return a header's value; infinity and NaN, which another program may send, as text."""
+    return str(value) if isinstance(value, float) and not isfinite(value) else value
+
+
 def when(seconds: int | None) -> str | None:
     """Return a moment in unix seconds as text, in UTC."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (OverflowError, OSError, ValueError):  # no year of ours, as another program may send
+        return str(seconds)

@@ -21,11 +21,11 @@ from ..errors import CodecError, ConfigError, ConfigProblem
 from ..message import HeaderValue
 from ..publishing import QUEUE_TIMEOUT
 from ..runtime import Runtime
+from .json_lines import BYTE_ORDER_MARK, STANDARD_INPUT
 from .opening import Opens, is_shared, opened
 from .output import print_json, print_table, table
 from .speak import say
 
-STANDARD_INPUT = "-"
 _JSON = CODECS["json/plain"]
 
 
@@ -71,8 +71,9 @@ def _read(bodies: Sequence[str]) -> Iterator[Any]:
         yield from [_body(text.encode(), f"BODY {number}") for number, text in enumerate(bodies, 1)]
         return
     for number, line in enumerate(sys.stdin.buffer, 1):
-        if line.strip():
-            yield _body(line, f"<stdin>:{number}")
+        text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+        if text.strip():
+            yield _body(text, f"<stdin>:{number}")
 
 
 def _body(data: bytes, place: str) -> Any:
@@ -90,7 +91,7 @@ def header_of(text: str) -> tuple[str, HeaderValue]:
         raise click.BadParameter(f"expected NAME=VALUE, got {text}")
     try:
         parsed = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
     return name, parsed if isinstance(parsed, int | float | str) else value
 
@@ -121,7 +122,7 @@ def show_info(opens: Opens, queues: Sequence[str], interval: float | None, as_js
             _print(_counts(runtime, shown), as_json)
             return
         with _until_signal():
-            if as_json or not sys.stdout.isatty():
+            if as_json or sys.stdout is None or not sys.stdout.isatty():
                 for _ in _ticks(interval):
                     _print(_counts(runtime, shown), as_json)
                 return
@@ -180,7 +181,6 @@ def _counts(runtime: Runtime, queues: Iterable[str]) -> list[dict[str, Any]]:
 def _print(counts: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(counts)
-        sys.stdout.flush()
     else:
         print_table(_table(counts))
 
