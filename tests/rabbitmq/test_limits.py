@@ -101,8 +101,8 @@ def test_a_handler_over_the_time_loses_its_delivery(
     while not (problems := runtime.health().problems):
         moment.wait(0.001)
     [trouble] = problems
-    assert "406" in trouble
-    assert "timed out" in trouble
+    # RabbitMQ closes the channel up to 4.2, and says why; then it cancels its consumer.
+    assert ("406" in trouble and "timed out" in trouble) or "the broker cancelled it" in trouble
     assert gate.entered() == ["long"]
     gate.open()
     runtime.wait_idle(SOON)
