@@ -96,7 +96,8 @@ class Link:
         """Start the thread, which goes on trying to connect. Does nothing where it runs."""
         thread = self._thread
         if thread is not None and self._closing:
-            thread.join(2 * CLOSE_TIMEOUT)
+            # A close takes 2 * CLOSE_TIMEOUT at most.
+            thread.join(3 * CLOSE_TIMEOUT)
         with self._changed:
             if self._thread is not None and self._thread.is_alive():
                 return
