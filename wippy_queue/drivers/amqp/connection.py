@@ -70,6 +70,7 @@ class Connection(pika.SelectConnection):
     _frame_buffer: bytes
     _process_frame: Callable[[Any], None]
     bytes_received: int
+    bytes_sent: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # By the number of the channel.
@@ -88,10 +89,11 @@ class Connection(pika.SelectConnection):
         self._arriving.pop(channel, None)
 
     @property
-    def unsent(self) -> int:
-        """How many bytes wait for the network."""
+    def bytes_written(self) -> int:
+        """How many of ``bytes_sent`` the network has taken."""
         transport = self._transport  # type: ignore[attr-defined]
-        return 0 if transport is None else int(transport.get_write_buffer_size())
+        waiting = 0 if transport is None else transport.get_write_buffer_size()
+        return int(self.bytes_sent - waiting)
 
     def abort(self) -> None:
         """End it at once, without the broker's consent; its close callback follows."""

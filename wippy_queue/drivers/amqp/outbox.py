@@ -484,21 +484,27 @@ class Outbox:
         """Look later whether what is sent now was answered by then."""
         wire = next((each for each in self._wires if each.sent), None)
         if wire is not None and not self._is_watching and self._connection is not None:
-            self._is_watching = True
-            had_unsent = bool(self._connection.unsent)
-            look = partial(self._look_for, wire, next(iter(wire.sent)), had_unsent)
-            self._connection.ioloop.call_later(ANSWERS_WITHIN, look)
+            self._look_later(wire, next(iter(wire.sent)), self._connection.bytes_sent)
 
-    def _look_for(self, wire: Wire, tag: int, had_unsent: bool) -> None:
+    def _look_later(self, wire: Wire, tag: int, written: int) -> None:
+        """Look whether a message was answered, which is among the first so many bytes."""
+        self._is_watching = True
+        has_left = self._connection.bytes_written >= written
+        look = partial(self._look_for, wire, tag, written, has_left)
+        self._connection.ioloop.call_later(ANSWERS_WITHIN, look)
+
+    def _look_for(self, wire: Wire, tag: int, written: int, had_left: bool) -> None:
         """
         Send a message on another channel where it was not answered in all this time.
 
-        While bytes wait here for the network, the broker cannot answer.
+        Which begins when the message has left: until then the broker cannot answer.
         """
         self._is_watching = False
-        connection = self._connection
-        is_late = wire in self._wires and tag in wire.sent and self._blocked is None
-        if is_late and connection is not None and not (had_unsent or connection.unsent):
+        is_open = wire in self._wires and tag in wire.sent and self._blocked is None
+        if is_open and not had_left:
+            self._look_later(wire, tag, written)
+            return
+        if is_open:
             logger.warning(
                 "the broker did not confirm a message within %g s; it is sent again",
                 ANSWERS_WITHIN,
