@@ -349,8 +349,8 @@ class Runtime:
         Needs no ``start``: it starts the queue's driver, and nothing else, where it does not
         run, and waits for that and for room no longer than ``timeout`` together. A broker that
         does not answer in time goes on being connected to in the background; with a timeout of
-        0 that begins, and the message is refused. After ``stop`` it raises
-        ``UnavailableError`` until the next ``start``.
+        0 that begins, and the message is refused, unless ``start`` was called before. After
+        ``stop`` it raises ``UnavailableError`` until the next ``start``.
         """
         return self._publisher(queue_id).publish(
             queue_id,
