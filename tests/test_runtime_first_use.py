@@ -249,6 +249,7 @@ def test_a_start_that_a_publish_does_not_wait_for_any_more_is_a_problem(
     driver = runtime.health().drivers[BROKER]
     assert driver.state is State.STARTING
     assert driver.error == f"{BROKER} did not start within 0 s; that goes on"
+    assert f"{BROKER} is starting: {driver.error}" in runtime.health().problems
 
 
 def test_a_driver_that_a_publish_starts_later_is_no_problem_any_more(

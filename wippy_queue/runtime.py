@@ -798,7 +798,8 @@ class Runtime:
             return
         for part in list(self._parts.drivers.values()):
             queues = self._parts.queues_of(part)
-            if part.failure and queues and not part.driver.running:
+            is_seen_to = part.driver.running or self._supervisor.is_down(part.id)
+            if part.failure and queues and not is_seen_to:
                 # What is raised at once is the failure that is known.
                 with suppress(QueueError):
                     self._first_use.within(

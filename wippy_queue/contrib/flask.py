@@ -319,7 +319,7 @@ def _load_current() -> None:
         raise NotBoundError(
             "these tasks are bound to no runtime yet, and there is no current application here, "
             "which would bind them: publish in a request, a handler or a block "
-            "`with app.app_context():`"
+            "`with app.app_context():`, or call runtime.bind(tasks) where they are no application's"
         )
     queues = _current()
     if queues is not None:

@@ -154,7 +154,7 @@ class CheckUp:
         case = self._case(part_id)
         if case.down:
             failure = case.describe()
-        elif failure:
+        elif failure and state is State.FAILED:
             failure += "; the next publish tries again"
         return f"{part_id} is {state}" + (f": {failure}" if failure else "")
 
