@@ -16,7 +16,7 @@ from flask import Flask, Response, current_app, has_app_context, jsonify
 from flask.cli import AppGroup, ScriptInfo
 
 from ..driver import QueueInfo
-from ..errors import ConfigError, ConfigProblem, NotBoundError
+from ..errors import ConfigError, ConfigProblem
 from ..fields import CHECK, Check, FieldError, checked, duration, nearest, problem_of
 from ..message import HeaderValue
 from ..publishing import QUEUE_TIMEOUT, Timeout
@@ -313,17 +313,22 @@ def _current() -> AppQueues | None:
     return current_app.extensions.get(EXTENSION) if has_app_context() else None
 
 
-def _load_current() -> None:
-    """Load the runtime of the current application, which binds the tasks of its handlers."""
-    if not has_app_context():
-        raise NotBoundError(
-            "these tasks are bound to no runtime yet, and there is no current application here, "
-            "which would bind them: publish in a request, a handler or a block "
-            "`with app.app_context():`, or call runtime.bind(tasks) where they are no application's"
-        )
+def _load_current() -> str | None:
+    """
+    Load the runtime of the current application, which binds the tasks of its handlers.
+
+    Returns:
+        What tasks of an application need, where there is no current one.
+    """
     queues = _current()
     if queues is not None:
         _ = queues.runtime
+    if has_app_context():
+        return None
+    return (
+        "those of an application are bound by the current one, and there is none here: publish in "
+        "a request, a handler or a block `with app.app_context():`"
+    )
 
 
 # -- the extension ---------------------------------------------------------------------
