@@ -11,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 
+from wippy_queue import Tasks
+
 LONGEST_COMMAND = 60.0
 """Seconds that a command of an example may take."""
 THREADS_END_WITHIN = 5.0
@@ -28,6 +30,8 @@ def set_up():
     _undo.callback(sys.path.remove, folder)
     _undo.callback(os.environ.update, dict(os.environ))
     _undo.callback(os.environ.clear)
+    # Which an extension sets for the process.
+    _undo.callback(setattr, Tasks, "when_unbound", Tasks.when_unbound)
     os.chdir(folder)
     sys.path.insert(0, folder)
     # Handlers that fail on purpose would only fill the screen.

@@ -8,14 +8,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Self, TypeVar
 
+import attrs
+
 from wippy_queue import (
     Attachment,
     Consumer,
     Delivery,
+    Features,
     MemoryDriver,
     Message,
     Publisher,
     QueueConfig,
+    StartTimeoutError,
+    UnavailableError,
     current_delivery,
 )
 
@@ -268,6 +273,45 @@ class UnreliableDriver(MemoryDriver):
         """Raise where ``what`` is to fail."""
         if what in self.failing:
             raise OSError(f"{what} failed")
+
+
+class BrokerDriver(MemoryDriver):
+    """
+    A memory driver whose broker can be down, or slow to answer.
+
+    Attributes:
+        up: Whether the broker takes connections.
+        answers: Set while it answers.
+        asked: The name of each thread that started the driver, when it began to.
+        patience: The timeout of each publish.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        super().__init__()
+        self.up = True
+        self.answers = threading.Event()
+        self.answers.set()
+        self.asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.patience: list[float | None] = []
+        self._durable = durable
+
+    def start(self, timeout: float = 10.0) -> None:
+        """Start, where the broker is up and answers."""
+        self.asked.put(threading.current_thread().name)
+        if not self.answers.wait(SOON):
+            raise StartTimeoutError("no answer")
+        if not self.up:
+            raise UnavailableError("no route")
+        super().start(timeout)
+
+    def publish(self, *args: Any, **kwargs: Any) -> None:
+        """Publish, and remember how long that might have waited."""
+        self.patience.append(args[2])
+        super().publish(*args, **kwargs)
+
+    def features(self, config: QueueConfig) -> Features:
+        """Return those of a driver whose messages survive the process, where they do."""
+        return attrs.evolve(super().features(config), durable=self._durable)
 
 
 class RefusingDriver(MemoryDriver):

@@ -459,7 +459,7 @@ def test_files_that_are_wrong(run: Run, folder: Path) -> None:
 def test_counts_of_dead_letters_that_another_process_made(run: Run) -> None:
     """They show although this process never needed their queue."""
     runtime = Runtime.from_file("app.yaml")
-    runtime.publish_many("app:tasks", [1, 2])
+    runtime.publish_many("app:tasks", [1, 2], timeout=10)
     drain(runtime)
     runtime.stop()
     for queues in ([], ["app:tasks", "app:tasks.dead"]):

@@ -1,7 +1,10 @@
 """Messages that are checked now and handed over later, and who publishes for tasks."""
 
+import threading
+from concurrent.futures import Future
+
 import pytest
-from harness import DEAD, SOON, TASKS, Bench
+from harness import DEAD, HOUR, SOON, TASKS, Bench, watch, within
 
 from wippy_queue import (
     CodecError,
@@ -10,10 +13,12 @@ from wippy_queue import (
     Publisher,
     PublishError,
     QueueConfig,
+    QueueError,
     QueueFullError,
     QueueNotFoundError,
     Runtime,
     Tasks,
+    current_context,
 )
 from wippy_queue.testing import drain, published
 
@@ -111,6 +116,82 @@ def test_prepare_of_a_publisher_alone(bench: Bench):
     publisher = Publisher(bench.driver)
     publisher.prepare(QueueConfig(id=TASKS), [1]).send()
     assert bench.driver.get_queue_info(TASKS).ready == 1
+
+
+# -- in handlers -------------------------------------------------------------------------
+
+
+class Committing:
+    """A handler that sends what is due once its stop was requested, and the result of that."""
+
+    def __init__(self, publisher: Publisher, queue_id: str, timeout: float | None) -> None:
+        self.begun = threading.Event()
+        self.sent = Future()
+        self._prepare = lambda: publisher.prepare(QueueConfig(id=queue_id), [1], timeout=timeout)
+
+    def __call__(self, _):
+        prepared = self._prepare()
+        self.begun.set()
+        current_context().wait(SOON)
+        try:
+            self.sent.set_result(prepared.send())
+        except QueueError as error:
+            self.sent.set_exception(error)
+
+
+@pytest.mark.parametrize("queue_id", ["app:full", TASKS])
+def test_a_send_waits_for_room_whatever_ends_its_handler(bench: Bench, queue_id: str):
+    """The commit has happened, and other workers may make room, in the handler's queue too."""
+    bench.declare(queue_id, options={"max_length": 1})
+    handler = Committing(bench.publisher, queue_id, timeout=SOON)
+    consumer = bench.consumer(handler, prefetch=0)
+    bench.publish("handled")
+    assert handler.begun.wait(SOON)
+    bench.publish("fills the queue", queue_id=queue_id)
+    waits = watch(bench.driver._queue(queue_id).not_full)
+    consumer.request_stop()
+    waits.get(timeout=SOON)
+    bench.driver.purge(queue_id)
+    handler.sent.result(SOON)
+    assert bench.info(queue_id)[0] == 1
+
+
+def test_a_send_without_end_has_one_in_a_handler(bench: Bench):
+    """Nothing else would end it, and a stop waits for the handler."""
+    bench.declare("app:full", options={"max_length": 1})
+    bench.publish("fills the queue", queue_id="app:full")
+    publisher = Publisher(bench.driver, lambda: 0.01)
+    handler = Committing(publisher, "app:full", timeout=None)
+    consumer = bench.consumer(handler)
+    bench.publish("handled")
+    assert handler.begun.wait(SOON)
+    consumer.request_stop()
+    assert isinstance(handler.sent.exception(SOON), QueueFullError)
+
+
+def test_a_send_in_a_drain_does_not_wait(runtime):
+    """Nobody would make room meanwhile."""
+    sent = []
+
+    def handle(_):
+        with pytest.raises(QueueFullError):
+            runtime.prepare(TASKS, range(151), timeout=HOUR).send()
+        sent.append(True)
+        runtime.purge(TASKS)
+
+    runtime.add_consumer("app:w", queue=TASKS, func=handle)
+    runtime.publish(TASKS, 1)
+    within(drain, runtime, reraise=True)
+    assert sent == [True]
+
+
+def test_a_send_that_follows_waits_in_vain_waits_less(bench: Bench):
+    """What was waited before counts."""
+    bench.declare(options={"max_length": 1})
+    bench.publish("fills the queue")
+    prepared = bench.publisher.prepare(QueueConfig(id=TASKS), [1], timeout=HOUR)
+    with pytest.raises(QueueFullError):
+        within(prepared.send, waited=HOUR)
 
 
 # -- what integrations set ---------------------------------------------------------------

@@ -72,6 +72,7 @@ def mails(runtime):
 
 def ready(runtime) -> list[tuple[Any, dict]]:
     """Return the bodies and headers of what waits."""
+    runtime.publish_many(TASKS, ())  # which declares the queue
     taken = runtime.drivers["app:memory"].take(TASKS, 100)
     for delivery in taken:
         delivery.ack()

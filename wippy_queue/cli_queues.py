@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,10 @@ import click
 from .arguments import check_standard_input, duration_of, refused
 from .commands.dead_letters import list_letters, purge_letters, replay_letters, show_letter
 from .commands.json_lines import STANDARD_INPUT
-from .commands.opening import Opens
+from .commands.opening import Opens, is_shared
 from .commands.queues import header_of, publish_bodies, purge_queue, show_info
 from .commands.speak import say, show_log
-from .errors import ConfigError, QueueError
+from .errors import ConfigError, QueueError, QueueNotFoundError
 from .runtime import Runtime
 
 FILE_HELP = "FILE is a YAML file, or a folder, which means every _index.yaml below it."
@@ -115,7 +116,7 @@ def publish(
         raise click.UsageError("--id is for one BODY")
     with _exit_codes():
         publish_bodies(
-            opens,
+            lambda: _with_driver(opens(), queue),
             queue,
             bodies,
             headers,
@@ -125,6 +126,15 @@ def publish(
             timeout=timeout,
             as_json=as_json,
         )
+
+
+def _with_driver(runtime: Runtime, queue: str) -> Runtime:
+    """Start the driver of a queue, which a publish with a short timeout would not wait for."""
+    # What is no queue, or one that no other process sees, is refused by the command.
+    with contextlib.suppress(QueueNotFoundError):
+        if is_shared(runtime, queue):
+            runtime.publish_many(queue, (), timeout=None)
+    return runtime
 
 
 @click.command(epilog=FILE_HELP)

@@ -73,7 +73,7 @@ class FirstUse(Generic[T]):
                 except BaseException:  # to be tried again by the next call
                     del self._begun[key]
                     raise
-        if not beginning.ended.wait(timeout):
+        if not beginning.ended.wait(min(timeout, threading.TIMEOUT_MAX)):
             return None
         return beginning.result()
 

@@ -22,7 +22,8 @@ class State(enum.StrEnum):
         STOPPING: It was stopped, and that goes on: handlers still run.
         STOPPED: It was stopped.
         FAILED: It failed, and does not run again yet. Where ``next_restart`` is not ``None``
-            it will be started again; else it was given up, until somebody starts it.
+            it will be started again; else it was given up, until somebody starts it, as each
+            publish tries where one could not.
 
     Source:
         Wippy runtime, ``api/supervisor``.
@@ -43,8 +44,8 @@ class DriverHealth:
 
     Attributes:
         state: Where it stands.
-        error: Its last failure since the start of its runtime, also where it runs again;
-            ``None`` for none.
+        error: Its last failure since the start of its runtime, also where it runs again, or why
+            no publish could start it, until it runs; ``None`` for none.
         last_contact: Seconds since its broker answered last; ``None`` where it never did.
             Always 0 for a running driver without a broker.
         restarts: How often it was started again after a failure, since the runtime's start.
@@ -99,7 +100,8 @@ class Health:
     How a runtime and its parts fare.
 
     It is ``ok`` when the runtime is started, every driver and consumer that should run is
-    running, no running driver is in trouble, and no consumer has all its workers stuck.
+    running, no running driver is in trouble, none could not be started by a publish, and no
+    consumer has all its workers stuck.
     A driver should run when it has ``auto_start`` or a consumer needs it that should run; a
     consumer, once it was to be started, until somebody stops it.
 

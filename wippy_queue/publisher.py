@@ -39,14 +39,15 @@ class Prepared:
         config: Their queue.
         messages: The messages, in order.
         delay: Seconds until they may be handed to a consumer, from the ``send`` on.
-        timeout: Seconds to wait for room or a connection, for each batch.
+        timeout: Seconds to wait for room or a connection, for each batch; ``None`` waits
+            without end.
         publisher: Returns what hands them over.
     """
 
     config: QueueConfig
     messages: Sequence[Message]
     delay: float
-    timeout: Timeout
+    timeout: float | None
     publisher: Callable[[], Publisher]
 
     @property
@@ -54,24 +55,35 @@ class Prepared:
         """The messages' ids, in order."""
         return [message.id for message in self.messages]
 
-    def send(self) -> None:
+    def send(self, *, waited: float = 0.0) -> None:
         """
-        Hand them over, in order and in batches. Blocks like ``publish``; to be called once.
+        Hand them over, in order and in batches; to be called once.
+
+        Blocks for ``timeout``, inside a handler too, whose cancellation does not end it: what
+        the messages tell has happened, such as a commit. For room in the queue that the
+        handler consumes it waits like for any other, because other workers may make it; where
+        there is no other, it fails after ``timeout``. Inside a handler ``None`` stands for the
+        publisher's default, so that a stop has an end.
+
+        Args:
+            waited: Seconds that were waited in vain for the same already; the wait for the
+                first batch is shorter by them.
 
         Raises:
             PublishError: Or one of its kinds, as ``publish`` raises them; ``accepted``,
                 ``refused`` and ``unknown`` tell all ids.
-            Cancelled: The calling handler was cancelled while it waited for room.
         """
         publisher, ids = self.publisher(), self.ids
+        timeout = None if self.timeout is None else max(0.0, self.timeout - waited)
         for start in range(0, len(ids), BATCH):
             batch = list(self.messages[start : start + BATCH])
             try:
-                publisher.hand_over(self.config, batch, self.delay, self.timeout)
+                publisher.hand_over(self.config, batch, self.delay, timeout, is_due=True)
             except PublishError as error:
                 error.accepted = (*ids[:start], *error.accepted)
                 error.refused = (*error.refused, *ids[start + BATCH :])
                 raise
+            timeout = self.timeout
 
 
 class Publisher:
@@ -137,7 +149,7 @@ class Publisher:
                 do, or the driver refuses the message.
             ValueError: ``delay``, ``ttl`` or ``timeout`` is no such number.
         """
-        config = self._driver.queue_config(queue_id)
+        config = self._config_of(queue_id)
         expires = None if ttl is None else _expiry(ttl)
         message = _message(config, body, headers, message_id, expires)
         self.hand_over(config, [message], delay, timeout)
@@ -176,7 +188,7 @@ class Publisher:
                 it too, from the ``CodecError``. Bodies behind the failed batch are not read.
             TypeError: ``bodies`` is one body.
         """
-        config = self._driver.queue_config(queue_id)
+        config = self._config_of(queue_id)
         accepted: list[str] = []
         remaining = each_of(bodies)
         while chunk := _read(remaining, queue_id, accepted):
@@ -237,37 +249,62 @@ class Publisher:
             ValueError: ``delay``, ``ttl`` or ``timeout`` is no such number.
             TypeError: ``bodies`` is one body.
         """
-        if timeout is not QUEUE_TIMEOUT:
-            check_timeout(timeout)
+        seconds = self._seconds(config, timeout)
         expires = None if ttl is None else _expiry(ttl)
         messages = [
             _message(config, body, headers, message_id, expires) for body in each_of(bodies)
         ]
         if delay != 0:
             self._check_delay(config, messages, delay)
-        return Prepared(config, messages, delay, timeout, through or (lambda: self))
+        return Prepared(config, messages, delay, seconds, through or (lambda: self))
 
     def hand_over(
-        self, config: QueueConfig, messages: list[Message], delay: float, timeout: Timeout
+        self,
+        config: QueueConfig,
+        messages: list[Message],
+        delay: float,
+        timeout: Timeout,
+        *,
+        is_due: bool = False,
     ) -> None:
-        """Hand messages to the driver, which takes them together; blocks like ``publish``."""
+        """
+        Hand messages to the driver, which takes them together; blocks like ``publish``.
+
+        Args:
+            config: Their queue.
+            messages: The messages.
+            delay: Seconds until they may be handed to a consumer.
+            timeout: Seconds to wait for room or a connection.
+            is_due: Whether the calling handler cannot take back what they tell, so that they
+                are handed over as by ``Prepared.send``.
+        """
         if delay != 0:
             self._check_delay(config, messages, delay)
-        if timeout is QUEUE_TIMEOUT:
-            timeout = config.publish_timeout
-            if timeout is None:
-                timeout = self._publish_timeout()
-        else:
-            check_timeout(timeout)
+        seconds = self._seconds(config, timeout)
         handling = current_handling()
         if handling is None:
-            self._driver.publish(config.id, messages, timeout, delay=delay)
+            self._driver.publish(config.id, messages, seconds, delay=delay)
             return
-        if handling.delivery.queue == config.id or handling.worker.alone:
-            timeout = 0.0  # nobody would make room meanwhile
         if delay:
             delay += handling.worker.advanced
-        self._driver.publish(config.id, messages, timeout, handling, delay=delay)
+        is_own = handling.delivery.queue == config.id
+        if handling.worker.alone or (is_own and not is_due):
+            seconds = 0.0  # nobody would make room meanwhile
+        elif is_due and seconds is None:
+            seconds = self._publish_timeout()
+        cancellation = None if is_due else handling
+        self._driver.publish(config.id, messages, seconds, cancellation, delay=delay)
+
+    def _config_of(self, queue_id: str) -> QueueConfig:
+        return self._driver.queue_config(queue_id)
+
+    def _seconds(self, config: QueueConfig, timeout: Timeout) -> float | None:
+        """Return how long a publish on a queue may wait. Raises ``ValueError``."""
+        if timeout is QUEUE_TIMEOUT:
+            own = config.publish_timeout
+            return self._publish_timeout() if own is None else own
+        check_timeout(timeout)
+        return timeout
 
     def _check_delay(self, config: QueueConfig, messages: list[Message], delay: float) -> None:
         check_delay(delay)
@@ -279,6 +316,68 @@ class Publisher:
                 queue=config.id,
                 refused=[message.id for message in messages],
             )
+
+
+class FirstPublisher(Publisher):
+    """
+    Puts the first messages on a queue, for which its driver has to be started.
+
+    What it publishes waits no longer for both than it would for room alone.
+
+    Args:
+        driver: The driver.
+        publish_timeout: As for ``Publisher``.
+        config: The queue.
+        start: Has the driver running and the queue declared within seconds, or raises with the
+            ids of the messages that are refused for it.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        publish_timeout: Callable[[], float],
+        config: QueueConfig,
+        start: Callable[[float | None, Sequence[str]], object],
+    ) -> None:
+        super().__init__(driver, publish_timeout)
+        self._config = config
+        self._start = start
+
+    def publish_many(
+        self,
+        queue_id: str,
+        bodies: Iterable[Any],
+        *args: Any,
+        timeout: Timeout = QUEUE_TIMEOUT,
+        **options: Any,
+    ) -> list[str]:
+        """Put many messages on a queue; none of them start the driver, too."""
+        ids = super().publish_many(queue_id, bodies, *args, timeout=timeout, **options)
+        if not ids:
+            self._start(self._seconds(self._config, timeout), ())
+        return ids
+
+    def hand_over(
+        self,
+        config: QueueConfig,
+        messages: list[Message],
+        delay: float,
+        timeout: Timeout,
+        *,
+        is_due: bool = False,
+    ) -> None:
+        """Have the driver running, and hand messages to it in the time that is left."""
+        seconds = self._seconds(config, timeout)
+        if is_due and seconds is None and current_handling() is not None:
+            seconds = self._publish_timeout()
+        began = time.monotonic()
+        self._start(seconds, [message.id for message in messages])
+        if seconds is not None:
+            seconds = max(0.0, seconds - (time.monotonic() - began))
+        super().hand_over(config, messages, delay, seconds, is_due=is_due)
+
+    def _config_of(self, queue_id: str) -> QueueConfig:
+        return self._config
 
 
 def _expiry(ttl: float) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from os import PathLike
 from types import MappingProxyType, TracebackType
@@ -23,7 +23,10 @@ from .errors import (
     ConfigError,
     ConfigProblem,
     ForkedError,
+    QueueError,
+    StartTimeoutError,
     UnavailableError,
+    text_of,
 )
 from .exit_hook import EXIT_TIMEOUT, forget, stop_at_exit
 from .fields import check_timeout
@@ -35,7 +38,7 @@ from .lifecycle import Lifecycle, lifecycle_of
 from .log import logger
 from .message import HeaderValue
 from .parts import Parts
-from .publisher import Prepared, Publisher
+from .publisher import FirstPublisher, Prepared, Publisher
 from .publishing import PUBLISH_TIMEOUT, QUEUE_TIMEOUT, Publishes, Timeout
 from .queues import QueueConfig, QueueFields
 from .report import StopReport
@@ -75,8 +78,8 @@ class Runtime:
 
     def __init__(self) -> None:
         # Guards every attribute below, and start against the end of stop. Held while parts
-        # start, never while handlers are waited for. Re-entrant, because a failed start
-        # stops what it started.
+        # start, never while handlers are waited for; a driver that needs no other part starts
+        # without it for its first use. Re-entrant, because a failed start stops what it started.
         self._lock = threading.RLock()
         host = Host(
             before_start=self._start_needs,
@@ -96,7 +99,7 @@ class Runtime:
         self._state = State.UNKNOWN
         # The publishers of queues whose drivers run: read without the lock, as one look-up.
         self._publishers: dict[str, Publisher] = {}
-        self._first_use: FirstUse[Publisher] = FirstUse("wippy_queue_first_use")
+        self._first_use: FirstUse[Driver] = FirstUse("wippy_queue_first_use")
         self._pid: int | None = None
         self.exit_timeout = EXIT_TIMEOUT
         self.publish_timeout = PUBLISH_TIMEOUT
@@ -344,10 +347,12 @@ class Runtime:
         Put a message on a queue, as ``Publisher.publish`` does.
 
         Needs no ``start``: it starts the queue's driver, and nothing else, where it does not
-        run. A broker that does not answer within ``timeout`` goes on being connected to in the
-        background. After ``stop`` it raises ``UnavailableError`` until the next ``start``.
+        run, and waits for that and for room no longer than ``timeout`` together. A broker that
+        does not answer in time goes on being connected to in the background; with a timeout of
+        0 that begins, and the message is refused, unless ``start`` was called before. After
+        ``stop`` it raises ``UnavailableError`` until the next ``start``.
         """
-        return self._publisher(queue_id, timeout).publish(
+        return self._publisher(queue_id).publish(
             queue_id,
             body,
             headers,
@@ -368,7 +373,7 @@ class Runtime:
         timeout: Timeout = QUEUE_TIMEOUT,
     ) -> list[str]:
         """Put many messages on a queue, as ``Publisher.publish_many``; else like ``publish``."""
-        return self._publisher(queue_id, timeout).publish_many(
+        return self._publisher(queue_id).publish_many(
             queue_id, bodies, headers, delay=delay, ttl=ttl, timeout=timeout
         )
 
@@ -400,48 +405,74 @@ class Runtime:
             delay=delay,
             ttl=ttl,
             timeout=timeout,
-            through=lambda: self._publisher(queue_id, timeout),
+            through=lambda: self._publisher(queue_id),
         )
 
-    def _publisher(self, queue_id: str, timeout: Timeout = None) -> Publisher:
-        """Return the publisher of a queue whose driver runs, started within a publish's timeout."""
+    def _publisher(self, queue_id: str) -> Publisher:
+        """Return the publisher of a queue, which starts its driver where that does not run."""
         publishers = self._publishers
         publisher = publishers.get(queue_id)
         if publisher is not None:
             return publisher
         if self._forked():
             return self._publisher_in_child(queue_id)
-        if not self._stopped and declared(driver := self._parts.driver_of(queue_id), queue_id):
+        config = self._parts.queue(queue_id)
+        driver = self._parts.driver_of(queue_id)
+        if not self._stopped and declared(driver, queue_id):
             # Without the lock, which another thread may hold for long while it starts parts.
             publisher = publishers[queue_id] = self._new_publisher(driver)
             return publisher
-        self._refuse_while_down(queue_id)
-        config = self._parts.queue(queue_id)
-        if timeout is QUEUE_TIMEOUT:
-            wait = config.publish_timeout
-            timeout = self.publish_timeout if wait is None else wait
-        check_timeout(timeout)
-        has_broker = self._parts.driver_of(queue_id).features(config).durable
-        if not has_broker or not isinstance(timeout, int | float) or not timeout:
-            return self._start_publisher(queue_id)
-        started = self._first_use.within(
-            queue_id, lambda: self._start_publisher(queue_id), float(timeout)
+        return FirstPublisher(
+            driver, lambda: self.publish_timeout, config, partial(self._ready_within, queue_id)
         )
-        if started is None:
-            raise UnavailableError(
-                f"{config.driver} did not start within {timeout:g} s; that goes on", queue=queue_id
-            )
-        return started
 
-    def _start_publisher(self, queue_id: str) -> Publisher:
-        with self._lock:
-            config = self._parts.queue(queue_id)
+    def _ready_within(
+        self, queue_id: str, timeout: float | None, refused: Sequence[str] = ()
+    ) -> Driver:
+        """
+        Return the driver of a queue, running, with the queue declared on it.
+
+        Args:
+            queue_id: The queue.
+            timeout: Seconds to wait for a start, which goes on in the background after them.
+            refused: The ids of the messages that are not published otherwise.
+
+        Raises:
+            UnavailableError: The driver does not run, for whatever reason.
+        """
+        self._refuse_while_down(queue_id, refused)
+        config = self._parts.queue(queue_id)
+        part = self._parts.driver(str(config.driver))
+        has_broker = part.driver.features(config).durable
+        try:
+            if timeout is None or not (has_broker or part.lifecycle.dependencies):
+                return self._first_start(queue_id)
+            driver = self._first_use.within(queue_id, partial(self._first_start, queue_id), timeout)
+        except (StartTimeoutError, UnavailableError) as error:
+            # Not the same again: others that waited for this start have other messages.
+            raise UnavailableError(str(error), queue=queue_id, refused=refused) from error
+        if driver is None:
+            part.failure = f"{part.id} did not start within {timeout:g} s; that goes on"
+            raise UnavailableError(part.failure, queue=queue_id, refused=refused)
+        return driver
+
+    def _first_start(self, queue_id: str) -> Driver:
+        """Start the driver of a queue, and declare the queue; may take its ``start_timeout``."""
+        part = self._parts.driver(str(self._parts.queue(queue_id).driver))
+        # What is undone when another part fails must not be in use by somebody else meanwhile.
+        needs_others = bool(part.lifecycle.dependencies)
+        with self._lock if needs_others else nullcontext():
             self._refuse_when_stopped(queue_id)
-            self._start_parts([str(config.driver)], tolerant=False)
-            driver = self._parts.driver_of(queue_id)
-            declare(driver, config)
-            publisher = self._publishers[queue_id] = self._new_publisher(driver)
-            return publisher
+            try:
+                self._start_parts(
+                    [part.id], tolerant=False, check=lambda: self._refuse_when_stopped(queue_id)
+                )
+            except Exception as error:
+                if not self._stopped:
+                    part.failure = text_of(error) or type(error).__name__
+                raise
+            declare(part.driver, self._parts.queue(queue_id))
+        return part.driver
 
     def _publisher_in_child(self, queue_id: str) -> Publisher:
         """
@@ -463,11 +494,13 @@ class Runtime:
         """
         Return the counts of a queue.
 
-        Starts the queue's driver where it never ran, like ``publish``; after ``stop`` it shows
-        what the driver still holds. A dead-letter queue that was never needed shows zeros.
+        Starts the queue's driver where it never ran, like ``publish``, and waits
+        ``publish_timeout`` for that; after ``stop`` it shows what the driver still holds. A
+        dead-letter queue that was never needed shows zeros.
 
         Raises:
             QueueNotFoundError: There is no such queue.
+            UnavailableError: The driver cannot be reached.
         """
         self._reach(queue_id)
         return self._parts.info(queue_id)
@@ -480,13 +513,14 @@ class Runtime:
             declared(driver, queue_id) or not driver.features(self._parts.queue(queue_id)).durable
         )
         if not self._stopped and not (driver.running and is_known):
-            self._publisher(queue_id)
+            self._ready(queue_id)
 
     def dead_letters(self, queue_id: str) -> DeadLetters:
         """
         Return the dead letters of a queue, to look at, replay or remove them.
 
-        Starts their driver where it does not run, like ``publish``.
+        Starts their driver where it does not run, like ``publish``, and waits
+        ``publish_timeout`` for that.
 
         Args:
             queue_id: A queue, which means its dead-letter queue, or that itself.
@@ -502,7 +536,8 @@ class Runtime:
         """
         Remove all messages of a queue that are ready or delayed; what is in flight stays.
 
-        Starts the queue's driver where it does not run, like ``publish``. Cannot be undone.
+        Starts the queue's driver where it does not run, like ``publish``, and waits
+        ``publish_timeout`` for that. Cannot be undone.
 
         Returns:
             How many were removed.
@@ -517,7 +552,10 @@ class Runtime:
 
     def _ready(self, queue_id: str) -> Driver:
         """Return the driver of a queue, running, with the queue declared on it."""
-        self._publisher(queue_id)
+        if self._forked():
+            self._publisher_in_child(queue_id)
+        elif self._stopped or not declared(self._parts.driver_of(queue_id), queue_id):
+            self._ready_within(queue_id, self.publish_timeout)
         return self._parts.driver_of(queue_id)
 
     # -- start and stop ----------------------------------------------------------------
@@ -590,7 +628,12 @@ class Runtime:
         return bool(self._choice) and consumer.config.lifecycle.auto_start
 
     def _start_parts(
-        self, wanted: Iterable[str], *, tolerant: bool = True, optional: bool = False
+        self,
+        wanted: Iterable[str],
+        *,
+        tolerant: bool = True,
+        optional: bool = False,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
         """Start parts and what they need, as ``Starter.start``."""
         wanted = list(wanted)
@@ -599,10 +642,15 @@ class Runtime:
         stop_at_exit(self)
         before, self._pid = self._pid, os.getpid()
         try:
-            self._starter.start(wanted, tolerant=tolerant, optional=optional)
+            self._starter.start(wanted, tolerant=tolerant, optional=optional, check=check)
         except BaseException:
-            self._pid = before
+            # Nothing ran before a fork that follows, unless another thread starts a driver.
+            if not any(part.wanted for part in self._parts.drivers.values()):
+                self._pid = before
+            # What this has stopped again may have been published through.
+            self._publishers = {}
             raise
+        self._pid = os.getpid()
 
     def _start_needs(self, consumer_id: str) -> int:
         """Start what a consumer needs, and declare its queue; called by its own ``start``."""
@@ -624,6 +672,8 @@ class Runtime:
         elif part is not None and not part.wanted:
             logger.error("%s failed while it was stopped: %s", part_id, error, exc_info=error)
         else:
+            if part is not None:
+                part.has_reported = True
             self._supervisor.failed(part_id, error)
 
     def _driver_of(self, queue_id: str) -> Driver:
@@ -638,12 +688,14 @@ class Runtime:
         if not self._forked():
             self._supervisor.cancel(consumer_id)
 
-    def _refuse_while_down(self, queue_id: str) -> None:
+    def _refuse_while_down(self, queue_id: str, refused: Sequence[str]) -> None:
         """Raise where the queue's driver has failed: its next start is not the publisher's."""
         driver_id = str(self._parts.queue(queue_id).driver)
         case = self._supervisor.case(driver_id)
         if case is not None and case.down:
-            raise UnavailableError(f"{driver_id} does not run: {case.describe()}", queue=queue_id)
+            raise UnavailableError(
+                f"{driver_id} does not run: {case.describe()}", queue=queue_id, refused=refused
+            )
 
     def _refuse_when_stopped(self, queue_id: str) -> None:
         if self._stopped:
@@ -734,6 +786,25 @@ class Runtime:
         if self._forked():
             return forked(self._parts)
         return CheckUp(self._parts, self._supervisor, self._state).health()
+
+    def retry_first_uses(self) -> None:
+        """
+        Begin to start the drivers that no publish could start, as the next publish would.
+
+        For readiness views: a process that gets no requests until it is ready publishes nothing
+        that would try. Does not wait for the start, which goes on in the background.
+        """
+        if self._forked() or self._stopped:
+            return
+        for part in list(self._parts.drivers.values()):
+            queues = self._parts.queues_of(part)
+            is_seen_to = part.driver.running or self._supervisor.is_down(part.id)
+            if part.failure and queues and not is_seen_to:
+                # What is raised at once is the failure that is known.
+                with suppress(QueueError):
+                    self._first_use.within(
+                        queues[0].id, partial(self._first_start, queues[0].id), 0
+                    )
 
     def wait_idle(self, timeout: float | None = 30.0) -> None:
         """

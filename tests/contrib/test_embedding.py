@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 
 import attrs
 import pytest
-from harness import SOON, TASKS, in_thread
+from harness import SOON, TASKS, BrokerDriver, in_thread
 from programs import run_program
 
 from wippy_queue import MemoryDriver, Runtime, UnavailableError, current_context
@@ -21,25 +20,6 @@ MEMORY = "app:memory"
 WORKER = "app:worker"
 
 Make = Callable[..., Embedding]
-
-
-class BrokerDriver(MemoryDriver):
-    """A driver whose broker can be down, or slow to answer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up = True
-        self.answers = threading.Event()
-        self.answers.set()
-        self.asked: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def start(self, timeout: float = 10.0) -> None:
-        """Start, where the broker is up and answers."""
-        self.asked.put(threading.current_thread().name)
-        self.answers.wait(SOON)
-        if not self.up:
-            raise UnavailableError("no route")
-        super().start(timeout)
 
 
 @pytest.fixture
@@ -294,6 +274,22 @@ def test_a_publisher_in_trouble_is_not_ready(make: Make, monkeypatch: pytest.Mon
     answer, ok = readiness(embedding)
     assert not ok
     assert answer["problems"] == (f"{MEMORY} is in trouble: no connection",)
+
+
+def test_a_publisher_whose_broker_was_never_there_is_not_ready(
+    make: Make, driver: BrokerDriver
+) -> None:
+    """It is as with a connection that was lost, and a probe has it tried again."""
+    embedding = make()
+    driver.up = False
+    with pytest.raises(UnavailableError):
+        embedding.runtime.publish(TASKS, 1)
+    answer, ok = readiness(embedding)
+    assert (ok, answer["drivers"][MEMORY]["error"]) == (False, "no route")
+    driver.up = True
+    readiness(embedding)
+    embedding.runtime.publish(TASKS, 1)
+    assert readiness(embedding)[1]
 
 
 def test_a_process_that_was_stopped_is_not_ready(make: Make) -> None:

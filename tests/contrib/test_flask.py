@@ -24,7 +24,7 @@ from wippy_queue import (
     UnavailableError,
     current_delivery,
 )
-from wippy_queue.contrib.flask import AppQueues, WippyQueue
+from wippy_queue.contrib.flask import AppQueues, WippyQueue, cli
 from wippy_queue.testing import drain
 
 QUEUE = "shop:mails"
@@ -157,6 +157,12 @@ def test_settings_become_those_of_the_runtime(make: Make) -> None:
     assert (runtime.publish_timeout, runtime.exit_timeout) == (0.25, 7)
 
 
+@pytest.mark.parametrize(("text", "embedded"), [("True", True), ("FALSE", False)])
+def test_a_truth_value_of_the_environment(make: Make, text: str, embedded: bool) -> None:
+    """Flask leaves what is no JSON a text."""
+    assert queues.of(make(EMBEDDED=text)).settings.embedded is embedded
+
+
 def test_files_may_be_several(make: Make, tmp_path: Path) -> None:
     """Each is relative to the application's folder, or absolute; a folder means its indexes."""
     (tmp_path / "more").mkdir()
@@ -238,7 +244,7 @@ def test_a_task_that_is_published_first(
     import flask_tasks  # type: ignore[import-not-found]
 
     try:
-        with pytest.raises(NotBoundError):
+        with pytest.raises(NotBoundError, match=r"with app\.app_context\(\)"):
             flask_tasks.call.publish("ada")
         with app.app_context():
             flask_tasks.call.publish("ada")
@@ -253,6 +259,17 @@ def test_outside_of_a_context(make: Make) -> None:
     with pytest.raises(RuntimeError, match=r"with app.app_context\(\):`, or use .of\(app\)"):
         queues.publish(QUEUE, 1)
     assert queues.of(app).publish(QUEUE, 1)
+
+
+def test_a_command_leaves_the_runtime_of_its_process_alone(make: Make) -> None:
+    """By Flask's test runner it has one of its own where that is at work."""
+    app = make()
+    state = queues.of(app)
+    state.publish(QUEUE, "waits")
+    result = app.test_cli_runner().invoke(cli, ["run", "--until-idle"])
+    assert result.exit_code == 0, result.output
+    assert state.info(QUEUE).ready == 1
+    assert state.publish(QUEUE, "goes on")
 
 
 def test_an_application_without_queues() -> None:

@@ -93,6 +93,52 @@ def test_run_handles_in_the_context_of_the_application(start: Start) -> None:
     assert "2 done, 0 failed" in program.output
 
 
+def test_run_on_queues_in_memory(start: Start) -> None:
+    """Nobody else could publish on them, which is said."""
+    program = start("run", "--until-idle")
+    assert program.end() == 0, program.output
+    assert "only this process can publish on shop:mails, whose" in program.output
+
+
+def test_a_script_that_serves_itself(folder: Path) -> None:
+    """Its module is not imported a second time for its tasks."""
+    (folder / "queues.yaml").write_text(SHOP.replace("shop:handle", "app:tasks"))
+    (folder / "app.py").write_text(
+        textwrap.dedent(
+            """
+            from flask import Flask
+            from wippy_queue import Tasks
+            from wippy_queue.contrib.flask import WippyQueue
+
+            app = Flask(__name__)
+            app.config["WIPPY_QUEUE_CONFIG"] = "queues.yaml"
+            queues = WippyQueue(app)
+            tasks = Tasks("shop:mails")
+
+            @tasks.task
+            def remind(name):
+                print("reminded", name, flush=True)
+
+            if __name__ == "__main__":
+                with app.app_context():
+                    remind.publish("ada")
+                queues.of(app).runtime.start()
+                queues.of(app).runtime.wait_idle(10)
+            """
+        )
+    )
+    result = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "reminded ada\n"), result.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_stops_gracefully(start: Start, number: signal.Signals) -> None:
     """A worker ends with 0 by either signal, although Flask handles none."""

@@ -6,6 +6,8 @@ import contextlib
 import logging
 import sys
 
+import click
+
 from ..log import logger
 
 
@@ -31,11 +33,17 @@ class _SayingHandler(logging.Handler):
 
 def show_log(line: str) -> None:
     """
-    Write what the library logs to standard error.
+    Write what the library logs to standard error, until the calling command ends.
 
     Args:
         line: The format of a record.
     """
     handler = _SayingHandler()
     handler.setFormatter(logging.Formatter(line))
-    logger.logger.handlers = [handler]
+    before, logger.logger.handlers = logger.logger.handlers, [handler]
+
+    def restore() -> None:
+        logger.logger.handlers = before
+
+    # A program may have called the command, and goes on.
+    click.get_current_context().call_on_close(restore)

@@ -14,7 +14,9 @@ from ..arguments import refused
 from ..cli_queues import COMMANDS, OPENS
 from ..cli_run import EXIT_CODES, run_consumers, run_options
 from ..commands.check import check_files, show_parts
+from ..commands.opening import is_shared
 from ..commands.speak import show_log
+from ..log import logger
 from ..runtime import Runtime
 
 Callback = Callable[..., Any]
@@ -31,7 +33,8 @@ def group(
     Return a group of commands, which are those of ``wippy-queue`` without its argument FILE.
 
     They are ``run``, ``check``, ``info``, ``publish``, ``purge`` and ``dead-letters``. ``run``
-    takes SIGINT and SIGTERM while it runs, so it must be called in the main thread.
+    takes SIGINT and SIGTERM while it runs, so it must be called in the main thread; where no
+    other process can publish what it would handle, it warns.
 
     Args:
         make_runtime: Returns the runtime, of which nothing is started. Called once by each
@@ -67,7 +70,14 @@ def group(
 
         SIGINT (Ctrl-C) and SIGTERM stop gracefully; a second one ends at once.
         """
-        run_consumers(ctx, make_runtime, **options)
+
+        def make() -> Runtime:
+            runtime = make_runtime()
+            if not options["inputs"]:
+                _warn_of_memory(runtime)
+            return runtime
+
+        run_consumers(ctx, make, **options)
 
     made = click.Group(name, help="Run the consumers, check the configuration, look after queues.")
     for command in (run, check, *COMMANDS):
@@ -94,3 +104,15 @@ def _on_runtime(
         made.epilog = None
     made.callback = around(made.callback)
     return made
+
+
+def _warn_of_memory(runtime: Runtime) -> None:
+    """Tell who runs a worker in vain."""
+    queues = {str(each.config.queue) for each in runtime.consumers.values()}
+    alone = sorted(each for each in queues if not is_shared(runtime, each))
+    if alone:
+        logger.warning(
+            "only this process can publish on %s, whose messages are in its memory: have serving "
+            "processes handle what they publish (EMBEDDED), or use another driver",
+            ", ".join(alone),
+        )

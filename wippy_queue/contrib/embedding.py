@@ -13,6 +13,7 @@ from ..errors import QueueError
 from ..health import State
 from ..log import logger
 from ..runtime import Runtime
+from ..supervision.checkup import NOT_STARTED
 
 PUBLISH_TIMEOUT: Final = 1.0
 """Seconds that a publish waits in a request, on a queue that sets no ``publish_timeout``."""
@@ -153,17 +154,15 @@ def readiness(embedding: Embedding) -> tuple[dict[str, Any], bool]:
     """
     Return what a readiness view answers, and whether the process is ready.
 
-    A process that only publishes is ready as long as no driver that it uses is in trouble; one
-    that consumes, once all its consumers run.
+    A process that only publishes is ready as long as no driver that it uses is in trouble or
+    cannot be started; one that consumes, once all its consumers run. What a publish could not
+    start is tried again in the background, because requests, which would try, may wait for the
+    process to be ready.
     """
     health = embedding.runtime.health()
-    problems = list(health.problems)
     if not embedding.consumes and health.state is State.UNKNOWN:
-        # Nothing was published yet, and nothing has to be started for that.
-        problems = [
-            f"{driver_id} is in trouble: {driver.trouble}"
-            for driver_id, driver in health.drivers.items()
-            if driver.trouble is not None
-        ]
-    answer = attrs.evolve(health, problems=tuple(problems))
-    return answer.to_dict(), answer.ok
+        # Nothing has to be started for publishing.
+        problems = tuple(each for each in health.problems if each != NOT_STARTED)
+        health = attrs.evolve(health, problems=problems)
+    embedding.runtime.retry_first_uses()
+    return health.to_dict(), health.ok

@@ -48,6 +48,9 @@ def _paths(value: Any) -> tuple[str, ...]:
 
 
 def _flag(value: Any) -> bool:
+    # From the environment: Flask reads JSON there, which spells it true.
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
     if not isinstance(value, bool):
         raise FieldError("True or False", value)
     return value
@@ -133,7 +136,7 @@ class _CurrentRuntime:
     have loaded them.
     """
 
-    def __init__(self, otherwise: Runtime) -> None:
+    def __init__(self, otherwise: AppQueues) -> None:
         self._otherwise = otherwise
 
     def publish(
@@ -144,9 +147,8 @@ class _CurrentRuntime:
         **more: Any,
     ) -> str:
         """Publish, as ``Runtime.publish``."""
-        state = _current()
-        runtime = self._otherwise if state is None else state.runtime
-        return runtime.publish(queue_id, body, headers, **more)
+        queues = _current() or self._otherwise
+        return queues.runtime.publish(queue_id, body, headers, **more)
 
 
 class _Uses:
@@ -249,7 +251,7 @@ class AppQueues(_Uses):
         finally:
             self._loading = None
         tasks = [each for each in runtime.functions.values() if isinstance(each, Tasks)]
-        runtime.task_publisher = _CurrentRuntime(runtime)
+        runtime.task_publisher = _CurrentRuntime(self)
         runtime.bind(*tasks)
         runtime.around_handlers = self._around_handler
         return Embedding(
@@ -273,6 +275,18 @@ class AppQueues(_Uses):
     def runtime(self) -> Runtime:
         """The runtime; loaded when it is first needed. Raises ``ConfigError``."""
         return self.embedding.runtime
+
+    def runtime_of_command(self) -> Runtime:
+        """
+        Return the runtime of a command, which stops it at its end.
+
+        It is another one than ``runtime`` where that is at work, as in a process that calls the
+        command by Flask's test runner.
+        """
+        if not any(driver.running for driver in self.runtime.drivers.values()):
+            return self.runtime
+        with self._locks.setdefault(os.getpid(), threading.RLock()):
+            return self._load().runtime
 
     def start(self) -> None:
         """
@@ -299,11 +313,22 @@ def _current() -> AppQueues | None:
     return current_app.extensions.get(EXTENSION) if has_app_context() else None
 
 
-def _load_current() -> None:
-    """Load the runtime of the current application, which binds the tasks of its handlers."""
-    state = _current()
-    if state is not None:
-        _ = state.runtime
+def _load_current() -> str | None:
+    """
+    Load the runtime of the current application, which binds the tasks of its handlers.
+
+    Returns:
+        What tasks of an application need, where there is no current one.
+    """
+    queues = _current()
+    if queues is not None:
+        _ = queues.runtime
+    if has_app_context():
+        return None
+    return (
+        "those of an application are bound by the current one, and there is none here: publish in "
+        "a request, a handler or a block `with app.app_context():`"
+    )
 
 
 # -- the extension ---------------------------------------------------------------------
@@ -402,7 +427,7 @@ class _Commands(AppGroup):
         from .command_line import group
 
         return group(
-            lambda: _queues_of_command().runtime,
+            lambda: _queues_of_command().runtime_of_command(),
             files=lambda: _queues_of_command().settings.config,
             around=_with_app,
         )

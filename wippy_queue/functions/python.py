@@ -176,7 +176,7 @@ def _run(path: Path, source: str) -> ModuleType:
 
 def _import(name: str, text: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        return _main_module(name) or importlib.import_module(name)
     except KeyboardInterrupt:
         raise
     except ModuleNotFoundError as error:
@@ -189,6 +189,18 @@ def _import(name: str, text: str) -> ModuleType:
         raise _import_error("callable", error, text, _is_code) from error
 
 
+def _main_module(name: str) -> ModuleType | None:
+    """Return the program's main module where it is that module: another copy has other objects."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if file is None or name in sys.modules:
+        return None
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != Path(file).resolve():
+        return None
+    return main
+
+
 def _is_code(file: str) -> bool:
     return not file.startswith("<frozen importlib") and file not in (__file__, importlib.__file__)
 
@@ -196,7 +208,27 @@ def _is_code(file: str) -> bool:
 def _import_error(
     field: str, error: BaseException, text: str, of_handler: Callable[[str], bool]
 ) -> ConfigError:
-    """Say what an import raised, and the last line of the handler's own code that it came from."""
+    """Say what an import raised, and where."""
+    file, line, said = import_failure(error, of_handler)
+    at = f"{Path(file).name}:{line}" if file and line else text
+    return _error(field, f"importing {text} failed at {at}: {said}")
+
+
+def import_failure(
+    error: BaseException, of_handler: Callable[[str], bool] = _is_code
+) -> tuple[str | None, int | None, str]:
+    """
+    Return what there is to say of an exception that an import raised.
+
+    Args:
+        error: The exception.
+        of_handler: Whether a file may be the one that is wrong; by default all may but Python's
+            and this module.
+
+    Returns:
+        The file and line of the last such code that it came from, where there is any, and the
+        type and text of the exception.
+    """
     places = [
         (frame.filename, frame.lineno)
         for frame in traceback.extract_tb(error.__traceback__)
@@ -204,11 +236,9 @@ def _import_error(
     ]
     if isinstance(error, SyntaxError) and error.filename and of_handler(error.filename):
         places.append((error.filename, error.lineno))
-    file, line = places[-1] if places else (text, None)
-    at = f"{Path(file).name}:{line}" if line else text
+    file, line = places[-1] if places else (None, None)
     reason = error.msg if isinstance(error, SyntaxError) else str(error)
-    said = " ".join(f"{type(error).__name__}: {reason}".split())
-    return _error(field, f"importing {text} failed at {at}: {said}")
+    return file, line, " ".join(f"{type(error).__name__}: {reason}".split())
 
 
 def _handler(module: ModuleType, names: str, field: str, where: str, text: str) -> Handler:

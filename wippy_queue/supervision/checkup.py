@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Final
 
 from ..consumer import Consumer
 from ..health import ConsumerHealth, DriverHealth, Health, State
@@ -12,9 +13,14 @@ from .case import Case, Phase
 from .driver_part import DriverPart
 from .supervisor import Supervisor
 
+NOT_STARTED: Final = (
+    "the runtime was not started: call start(), or start(consumers=False) in a program that only "
+    "publishes"
+)
+"""The problem of a runtime that was not started, which a program that publishes needs not."""
+
 _NOT_RUNNING = {
-    State.UNKNOWN: "the runtime was not started: call start(), or start(consumers=False) in a "
-    "program that only publishes",
+    State.UNKNOWN: NOT_STARTED,
     State.STARTING: "the runtime is being started",
     State.STOPPING: "the runtime is being stopped",
     State.STOPPED: "the runtime was stopped",
@@ -77,11 +83,11 @@ class CheckUp:
             state = part.doing
         elif state is None:
             idle = State.STOPPED if part.started else State.UNKNOWN
-            state = State.RUNNING if running else idle
+            state = State.RUNNING if running else State.FAILED if part.failure else idle
         contact = _since(part.driver.last_contact)
         return DriverHealth(
             state=state,
-            error=case.error or None,
+            error=case.error or (part.failure if not running else "") or None,
             last_contact=0.0 if contact is None and running else contact,
             restarts=case.restarts,
             next_restart=_next_restart(case),
@@ -129,10 +135,11 @@ class CheckUp:
         if self._state is State.RUNNING:
             needed |= {key for key, part in self._drivers.items() if part.lifecycle.auto_start}
         for driver_id, driver in drivers.items():
+            failure = self._drivers[driver_id].failure
             if driver.state is not State.RUNNING and (
-                driver_id in needed or self._supervisor.is_down(driver_id)
+                driver_id in needed or self._supervisor.is_down(driver_id) or failure
             ):
-                yield self._why(driver_id, driver.state)
+                yield self._why(driver_id, driver.state, failure)
             elif driver.trouble is not None:
                 yield f"{driver_id} is in trouble: {driver.trouble}"
         for consumer_id, consumer in consumers.items():
@@ -142,10 +149,14 @@ class CheckUp:
             elif consumer.stuck >= self._consumers[consumer_id].config.concurrency:
                 yield f"all {consumer.stuck} worker(s) of {consumer_id} are stuck"
 
-    def _why(self, part_id: str, state: State) -> str:
+    def _why(self, part_id: str, state: State, failure: str = "") -> str:
         """Say why a part does not run."""
         case = self._case(part_id)
-        return f"{part_id} is {state}" + (f": {case.describe()}" if case.down else "")
+        if case.down:
+            failure = case.describe()
+        elif failure and state is State.FAILED:
+            failure += "; the next publish tries again"
+        return f"{part_id} is {state}" + (f": {failure}" if failure else "")
 
 
 def _since(moment: float | None) -> float | None:

@@ -33,6 +33,9 @@ class DriverPart:
         doing: ``starting`` or ``stopping`` while that goes on, else ``None``.
         started: Whether it was ever started in this process.
         wanted: Whether it was started, and not stopped since.
+        has_reported: Whether it said that it failed, since its last start began.
+        failure: Why no publish could start it, as text; empty where none failed to. It counts
+            while the driver does not run.
     """
 
     def __init__(self, id: str, driver: Driver, lifecycle: Lifecycle) -> None:
@@ -49,6 +52,8 @@ class DriverPart:
         self.doing: State | None = None
         self.started = False
         self.wanted = False
+        self.has_reported = False
+        self.failure = ""
 
     def start(
         self,
@@ -134,6 +139,7 @@ class DriverPart:
             return False
         try:
             self.wanted = False
+            self.failure = ""
             if self.driver.running:
                 self._stop(max(0.0, deadline - time.monotonic()))
         finally:
@@ -142,8 +148,10 @@ class DriverPart:
 
     def _start(self) -> None:
         self.started = self.wanted = True
+        self.has_reported = False
         with self._doing(State.STARTING):
             self.driver.start(self.lifecycle.start_timeout)
+        self.failure = ""
 
     def _stop(self, timeout: float) -> None:
         with self._doing(State.STOPPING):

@@ -53,9 +53,17 @@ class Starter:
         """Have those called that listen, as there may be less to wait for."""
         self.supervisor.look_again()
 
-    # -- by a call of the user, under the runtime's lock --------------------------------
+    # -- by a call of the user, under the runtime's lock; the first use of a driver that
+    # -- needs no other part does without that
 
-    def start(self, wanted: Iterable[str], *, tolerant: bool, optional: bool = False) -> None:
+    def start(
+        self,
+        wanted: Iterable[str],
+        *,
+        tolerant: bool,
+        optional: bool = False,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
         """
         Start parts and what they need, in order; on a failure stop what this started.
 
@@ -65,6 +73,7 @@ class Starter:
                 ``startup: optional`` may fail, which leaves it and all that need it to the
                 supervisor too. Else every part is tried, and every failure is raised.
             optional: Whether every part is taken as one with ``startup: optional``.
+            check: Called after the start of each part; what it raises is a failure.
 
         Raises:
             ConfigError: The parts need each other in a circle, or something that is unknown.
@@ -91,6 +100,7 @@ class Starter:
                         raise
                     failures[part_id] = error
                     down.add(part_id)
+                check()
         except BaseException:
             _undo(undo)
             raise
@@ -144,8 +154,8 @@ class Starter:
                 runs=lambda: supervisor.runs(part_id, reports),
             )
         except BaseException:
-            if not was_down:
-                # It may have called for a restart itself before it raised.
+            if not was_down and part.has_reported:
+                # It has called for a restart itself before it raised.
                 supervisor.cancel(part_id)
             raise
         if started and not was_down:

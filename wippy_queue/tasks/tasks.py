@@ -51,7 +51,8 @@ class Tasks(ReadsBodies):
     Attributes:
         queue: That ID.
         when_unbound: Called where tasks publish that nobody bound, to make the runtime that
-            binds them; for integrations that make it when it is first needed.
+            binds them; for integrations that make it when it is first needed. Where it returns
+            a text, that is what else could be done about it.
 
     Raises:
         ConfigError: It is no ID.
@@ -213,13 +214,15 @@ class Tasks(ReadsBodies):
         handling = current_handling()
         if handling is not None:
             return handling.worker.publisher
+        hint: object = None
         if self._publisher is None and Tasks.when_unbound is not None:
-            Tasks.when_unbound()
+            hint = Tasks.when_unbound()
         if self._publisher is None:
+            also = f"; {hint}" if isinstance(hint, str) else ""
             raise NotBoundError(
                 f"{self!r} is bound to no runtime yet: call runtime.bind(tasks), load it by "
                 "callable in YAML, or give it to runtime.add_consumer (a module that is loaded by "
-                "source and imported too has two of them)",
+                f"source and imported too has two of them){also}",
                 queue=self.queue,
             )
         return self._publisher

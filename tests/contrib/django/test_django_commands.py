@@ -1,5 +1,6 @@
 """``manage.py wippy_queue``."""
 
+import logging
 import os
 import signal
 
@@ -7,6 +8,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 from programs_of_shop import Program
+
+from wippy_queue.contrib.django import publish, runtime
 
 COMMAND = "wippy_queue"
 
@@ -97,7 +100,38 @@ def test_a_command_without_a_subcommand(capfd):
 
 def test_the_runtime_of_a_command_is_not_kept(capfd):
     """A test that calls one goes on with another."""
-    from wippy_queue.contrib.django import publish
-
     refused(capfd, "info", "shop:mails")
     assert publish("shop:mails", {"pid": os.getpid()})
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["run", "--until-idle"]])
+def test_a_command_leaves_the_runtime_of_its_process_alone(capfd, arguments):
+    """What waits there in memory is not lost, and consumers go on."""
+    publish("shop:mails", {"to": "ada"})
+    runtime.start(["shop:worker"])
+    call_command(COMMAND, *arguments)
+    assert runtime.info("shop:mails").ready == 1
+    assert runtime.consumer("shop:worker").running
+
+
+def test_a_command_leaves_the_log_as_it_was(capfd):
+    """A program that calls one goes on with its own handlers."""
+    before = list(logging.getLogger("wippy_queue").handlers)
+    call_command(COMMAND, "check")
+    assert logging.getLogger("wippy_queue").handlers == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--traceback", "--no-color", "--skip-checks"],
+        ["-v", "2"],
+        ["-v2"],
+        ["--verbosity=2", "--force-color"],
+    ],
+)
+def test_options_of_every_command_are_taken(tmp_path, options):
+    """Scripts give them to whatever they run."""
+    with Program(tmp_path, COMMAND, "check", *options) as program:
+        assert program.end() == 0, program.output
+    assert "shop:mailer" in program.output

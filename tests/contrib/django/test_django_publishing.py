@@ -8,10 +8,17 @@ import pytest
 from django.db import connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.db.utils import ConnectionDoesNotExist
+from harness import SOON, BrokerDriver, RefusingDriver
 from shop.models import Person
 from shop.queue_handlers import post, welcome
 
-from wippy_queue import CodecError, PublishError, QueueFullError, QueueNotFoundError
+from wippy_queue import (
+    CodecError,
+    PublishError,
+    QueueFullError,
+    QueueNotFoundError,
+    UnavailableError,
+)
 from wippy_queue.contrib.django import info, publish, publish_many, runtime
 from wippy_queue.testing import published
 
@@ -230,8 +237,9 @@ def test_a_publish_that_fails_after_the_commit_is_logged(caplog):
         message_id = publish(MAILS, {"to": "ada"}, timeout=0)
     assert Person.objects.filter(name="ada").exists()
     [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
-    assert f"message {message_id} of shop:mails was not published after" in record.getMessage()
-    assert (record.message_id, record.queue) == (message_id, "shop:mails")
+    said = "message(s) of shop:mails were not published after the commit: "
+    assert record.getMessage().startswith(f"{said}{message_id}: shop:mails is full")
+    assert (record.message_ids, record.queue) == ((message_id,), "shop:mails")
     assert record.exc_info[0] is QueueFullError
 
 
@@ -240,9 +248,24 @@ def test_what_fails_of_many_is_logged(caplog):
     publish_many(MAILS, range(50))
     with transaction.atomic():
         ids = publish_many(MAILS, range(250), timeout=0)
-    named = {each.message_id for each in caplog.records if each.levelno == logging.ERROR}
-    assert named == set(ids[150:])
+    [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert record.message_ids == tuple(ids[150:])
     assert ready() == 200
+
+
+def test_what_may_have_been_published_is_not_said_to_be_lost(caplog):
+    """The connection broke before the broker's answer."""
+    driver = RefusingDriver()
+    runtime.add_driver("shop:refusing", driver)
+    runtime.add_queue("shop:refused", driver="shop:refusing")
+    with transaction.atomic():
+        first, second = publish_many("shop:refused", [1, 2])
+        error = UnavailableError("gone", refused=[first], unknown=[second])
+        driver.refusals["shop:refused"] = error
+    assert caplog.messages == [
+        f"message(s) of shop:refused may not have been published after the commit: {second}: gone",
+        f"message(s) of shop:refused were not published after the commit: {first}: gone",
+    ]
 
 
 def test_a_failure_keeps_nothing_else_from_the_commit(caplog):
@@ -253,3 +276,55 @@ def test_a_failure_keeps_nothing_else_from_the_commit(caplog):
         publish(MAILS, {}, timeout=0)
         transaction.on_commit(lambda: done.append(True))
     assert done
+
+
+@pytest.fixture
+def broker():
+    """Give the driver of the queue shop:remote, whose broker is there."""
+    driver = BrokerDriver(durable=True)
+    runtime.add_driver("shop:broker", driver)
+    runtime.add_queue("shop:remote", driver="shop:broker", options={"max_length": 1})
+    return driver
+
+
+def test_an_outage_is_waited_for_once_by_a_commit(broker, caplog):
+    """A request that publishes much does not take the timeout as often."""
+    broker.answers.clear()
+    with transaction.atomic():
+        for number in range(3):
+            publish("shop:remote", number, timeout=0.05)
+    broker.answers.set()
+    waited = [record.exc_info[1].args[0].split()[5] for record in caplog.records]
+    assert waited == ["0.05", "0", "0"]
+
+
+def test_a_full_queue_is_waited_for_once_by_a_commit(broker):
+    """Others of the driver are waited for by themselves."""
+    runtime.add_queue("shop:other", driver="shop:broker")
+    publish("shop:remote", "fills the queue")
+    with transaction.atomic():
+        publish("shop:remote", 1, timeout=0.05)
+        publish("shop:remote", 2, timeout=0.05)
+        publish("shop:other", 3, timeout=SOON)
+    *_, first, second, other = broker.patience
+    assert (first, second) == (0.05, 0)
+    assert other > 0
+
+
+def test_another_commit_waits_for_itself(broker):
+    """What was full may have room again."""
+    publish("shop:remote", "fills the queue")
+    for _ in range(2):
+        with transaction.atomic():
+            publish("shop:remote", {}, timeout=0.05)
+    assert broker.patience[-2:] == [0.05, 0.05]
+
+
+def test_what_a_test_has_published_before_counts_no_more(broker):
+    """Django keeps the callbacks that a TestCase has run."""
+    publish("shop:remote", "fills the queue")
+    with transaction.atomic():
+        for _ in range(2):
+            publish("shop:remote", {}, timeout=0.05)
+            connections["default"].run_on_commit[-1][1]()
+    assert broker.patience[-2:] == [0.05, 0.05]

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.checks import run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
@@ -133,6 +134,14 @@ def test_the_text_of_the_lazy_runtime():
     assert "Runtime" in repr(get_runtime())
 
 
+def test_the_lazy_runtime_in_a_with_block():
+    """It is started and stopped as the runtime is."""
+    with runtime as entered:
+        assert entered is get_runtime()
+        assert runtime.consumer("shop:worker").running
+    assert not runtime.consumer("shop:worker").running
+
+
 def test_a_module_that_needs_the_runtime_while_it_is_made(tmp_path):
     """It gets an error in place of a deadlock, with the line of the entry that imports it."""
     (tmp_path / "early.py").write_text(
@@ -213,6 +222,19 @@ def test_the_checks_show_a_wrong_setting():
     with override_settings(WIPPY_QUEUE={"CONFG": "queues.yaml"}):
         [found] = run_checks(tags=["wippy_queue"])
     assert str(found).startswith("settings.WIPPY_QUEUE: (wippy_queue.E001) CONFG: unknown key")
+
+
+def test_the_checks_show_where_a_handler_module_fails(tmp_path, monkeypatch):
+    """Those that are discovered are in no entry."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "__init__.py").touch()
+    module = tmp_path / "broken" / "queue_handlers.py"
+    module.write_text("import os\n\nos.nothing\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "broken"]):
+        [found] = run_checks(tags=["wippy_queue"])
+    assert found.obj == f"{module}:3"
+    assert found.msg.startswith("importing queue_handlers failed: AttributeError")
 
 
 def test_warnings_of_the_configuration(tmp_path, caplog):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from django.apps import apps
@@ -18,6 +18,7 @@ from django.utils.module_loading import autodiscover_modules
 
 from ...errors import ConfigError, ConfigProblem, QueueNotFoundError, StopTimeoutError
 from ...fields import nearest
+from ...functions.python import import_failure
 from ...log import logger
 from ...runtime import Runtime
 from ...tasks import Tasks
@@ -76,11 +77,37 @@ def get_runtime() -> Runtime:
     return get_embedding().runtime
 
 
+@contextmanager
+def runtime_of_command() -> Iterator[Callable[[], Runtime]]:
+    """
+    Give what makes the runtime of a command that is called inside this process.
+
+    Where the process has no runtime, the command's is that of the process, so that handlers
+    publish by it; it is forgotten at the end. Else it is another one, which nothing but the
+    command uses.
+    """
+    if _embedding is not None:
+        yield lambda: _make().runtime
+        return
+    try:
+        yield get_runtime
+    finally:
+        reset()
+
+
 class _LazyRuntime(LazyObject):  # type: ignore[type-arg] # only the stubs' is generic
     """Stands for the runtime, and makes it when something of it is asked for."""
 
     def _setup(self) -> None:
         self._wrapped: object = get_runtime()
+
+    # Which a with block looks for in the class.
+
+    def __enter__(self) -> Runtime:
+        return get_runtime().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        get_runtime().__exit__(*raised)
 
     def __repr__(self) -> str:
         return "<the runtime of WIPPY_QUEUE>" if self._wrapped is empty else repr(self._wrapped)
@@ -112,7 +139,7 @@ def _make() -> Embedding:
     made.around_handlers = cast("Callable[[bool], AbstractContextManager[object]]", around_handler)
     made.before_drain = publish_waiting
     made.task_publisher = AFTER_COMMIT
-    autodiscover_modules(HANDLERS)
+    _discover()
     declared = [each for each in made.functions.values() if isinstance(each, Tasks)]
     _bind(made, [*declared, *_discovered()])
     return Embedding(
@@ -121,6 +148,18 @@ def _make() -> Embedding:
         publish_timeout=given.publish_timeout,
         stop_timeout=given.stop_timeout,
     )
+
+
+def _discover() -> None:
+    """Import the handler modules of all apps. Raises ``ConfigError`` with the place."""
+    try:
+        autodiscover_modules(HANDLERS)
+    except ConfigError:
+        raise
+    except Exception as error:
+        file, line, said = import_failure(error)
+        message = f"importing {HANDLERS} failed: {said}"
+        raise ConfigError([ConfigProblem(message=message, file=file, line=line)]) from error
 
 
 def _discovered() -> Iterable[Tasks]:

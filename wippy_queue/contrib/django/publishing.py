@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...driver import QueueInfo
-from ...errors import CodecError, PublishError
+from ...errors import CodecError, PublishError, QueueFullError, UnavailableError
 from ...log import logger
 from ...message import HeaderValue
 from ...publisher import Prepared
@@ -33,7 +34,9 @@ def publish(
 
     Inside ``atomic`` all is checked and encoded at once, and handed over when the transaction
     is committed, never after a rollback, of its savepoint included. What fails then is logged
-    as an error with the message's id, and raised nowhere. Outside of a transaction it is
+    as an error with the message's id, and raised nowhere. The hand-over waits for ``timeout``,
+    in a handler that was told to end too, and what one transaction has published waits for a
+    broker that is away, or a full queue, no longer than once. Outside of a transaction it is
     ``Runtime.publish``.
 
     Args:
@@ -66,7 +69,7 @@ def publish(
     if using is None:
         return get_runtime().publish(queue_id, body, headers, **options)
     prepared = get_runtime().prepare(queue_id, [body], headers, **options)
-    transaction.on_commit(AfterCommit(prepared), using=using, robust=True)
+    _send_after_commit(prepared, using)
     return prepared.ids[0]
 
 
@@ -112,7 +115,7 @@ def publish_many(
     except CodecError as error:
         raise PublishError(f"{error}; no message was accepted", queue=queue_id) from error
     if prepared.messages:
-        transaction.on_commit(AfterCommit(prepared), using=using, robust=True)
+        _send_after_commit(prepared, using)
     return prepared.ids
 
 
@@ -139,6 +142,15 @@ def _waits_for(on_commit: bool | str) -> str | None:
     return using if is_manual else None
 
 
+def _send_after_commit(prepared: Prepared, using: str) -> None:
+    waiting = (callback for _, callback, *_ in reversed(connections[using].run_on_commit))
+    # Those of another commit are only there in a test.
+    others = (each for each in waiting if isinstance(each, AfterCommit) and each.is_due)
+    first = next(others, None)
+    callback = AfterCommit(prepared, {} if first is None else first.waited)
+    transaction.on_commit(callback, using=using, robust=True)
+
+
 class AfterCommit:
     """
     The callback of a commit.
@@ -148,11 +160,18 @@ class AfterCommit:
 
     Args:
         prepared: What to publish.
+        waited: The seconds that callbacks of the same commit have waited in vain, by the ID of
+            a driver that was away or of a queue that was full; shared by them.
+
+    Attributes:
+        waited: The same.
+        is_due: Whether it was not called yet.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, waited: dict[str, float]) -> None:
         self._prepared = prepared
-        self._is_due = True
+        self.waited = waited
+        self.is_due = True
 
     def __repr__(self) -> str:
         return (
@@ -164,24 +183,45 @@ class AfterCommit:
         try:
             self.publish()
         except Exception as error:  # noqa: BLE001 - whatever it is, others wait for the commit too
-            queue_id = str(self._prepared.config.id)
-            accepted = set(error.accepted if isinstance(error, PublishError) else ())
-            lost = [each for each in self._prepared.ids if each not in accepted]
-            for number, message_id in enumerate(lost):
-                logger.error(
-                    "message %s of %s was not published after the commit: %s",
-                    message_id,
-                    queue_id,
-                    error,
-                    exc_info=None if number else error,  # one traceback for all
-                    extra={"queue": queue_id, "message_id": message_id},
-                )
+            accepted: Sequence[str] = ()
+            unknown: Sequence[str] = ()
+            if isinstance(error, PublishError):
+                accepted, unknown = error.accepted, error.unknown
+            known = {*accepted, *unknown}
+            self._log("may not have been published", unknown, error)
+            refused = [each for each in self._prepared.ids if each not in known]
+            self._log("were not published", refused, error)
 
     def publish(self) -> None:
         """Publish, unless that was done, and raise what fails."""
-        if self._is_due:
-            self._is_due = False
-            self._prepared.send()
+        if not self.is_due:
+            return
+        self.is_due = False
+        config = self._prepared.config
+        driver_id, queue_id = str(config.driver), str(config.id)
+        waited = max(self.waited.get(each, 0.0) for each in (driver_id, queue_id))
+        began = time.monotonic()
+        try:
+            self._prepared.send(waited=waited)
+        except (QueueFullError, UnavailableError) as error:
+            blamed = queue_id if isinstance(error, QueueFullError) else driver_id
+            self.waited[blamed] = waited + time.monotonic() - began
+            raise
+
+    def _log(self, what: str, ids: Sequence[str], error: Exception) -> None:
+        """Log in one line what became of messages."""
+        if not ids:
+            return
+        queue_id = str(self._prepared.config.id)
+        logger.error(
+            "message(s) of %s %s after the commit: %s: %s",
+            queue_id,
+            what,
+            ", ".join(ids),
+            error,
+            exc_info=error,
+            extra={"queue": queue_id, "message_ids": tuple(ids)},
+        )
 
 
 class _Publisher:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from .....commands.opening import is_shared
-from .....log import logger
-from ...process import get_runtime, reset
+from ...process import get_runtime, runtime_of_command
 
 if TYPE_CHECKING:
     import click
@@ -32,7 +31,7 @@ class Command(BaseCommand):
         """Run a subcommand, and end the process with its exit code."""
         prog = f"{Path(argv[0]).name} {argv[1]}"
         try:
-            code = self._run(_without_settings(argv[2:]), prog)
+            code = self._run(argv[2:], prog, get_runtime)
         except CommandError as error:
             self.stderr.write(f"{error}")
             code = error.returncode
@@ -42,22 +41,26 @@ class Command(BaseCommand):
 
     def print_help(self, prog_name: str, subcommand: str) -> None:
         """Show the subcommands, for ``manage.py help``."""
-        self._run(["--help"], f"{Path(prog_name).name} {subcommand}")
+        self._run(["--help"], f"{Path(prog_name).name} {subcommand}", get_runtime)
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take whatever the subcommands take; for ``call_command``."""
         parser.add_argument("arguments", nargs=argparse.REMAINDER)
 
     def handle(self, *_: Any, **options: Any) -> None:
-        """Run a subcommand, for ``call_command``."""
-        code = self._run(options["arguments"], "manage.py wippy_queue")
-        reset()
+        """
+        Run a subcommand, for ``call_command``.
+
+        A process that has a runtime keeps it as it is: the subcommand has one of its own.
+        """
+        with runtime_of_command() as make_runtime:
+            code = self._run(options["arguments"], "manage.py wippy_queue", make_runtime)
         if code:
             raise CommandError(f"ended with {code}", returncode=code)
 
-    def _run(self, arguments: list[str], prog: str) -> int:
+    def _run(self, arguments: list[str], prog: str, make_runtime: Callable[[], Runtime]) -> int:
         try:
-            commands = _group(arguments)
+            commands = _group(make_runtime)
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
             if missing not in ("click", "rich"):
@@ -67,19 +70,13 @@ class Command(BaseCommand):
                 "'wippy-queue[django]'"
             ) from None
         try:
-            commands.main(arguments, prog_name=prog)
+            commands.main(_without_djangos(arguments), prog_name=prog)
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 0
 
 
-def _group(arguments: list[str]) -> click.Group:
+def _group(make_runtime: Callable[[], Runtime]) -> click.Group:
     from ....command_line import group
-
-    def make_runtime() -> Runtime:
-        runtime = get_runtime()
-        if arguments[:1] == ["run"] and not any(each.startswith("--input") for each in arguments):
-            _warn_of_memory(runtime)
-        return runtime
 
     made = group(make_runtime, name="wippy_queue")
     # As Django spells names; the other spelling works, too.
@@ -90,27 +87,24 @@ def _group(arguments: list[str]) -> click.Group:
     return made
 
 
-def _warn_of_memory(runtime: Runtime) -> None:
-    """Tell who runs a worker in vain."""
-    queues = {str(each.config.queue) for each in runtime.consumers.values()}
-    alone = sorted(each for each in queues if not is_shared(runtime, each))
-    if alone:
-        logger.warning(
-            "only this process can publish on %s, whose messages are in its memory: set EMBEDDED "
-            "to have serving processes handle what they publish, or use another driver",
-            ", ".join(alone),
-        )
+def _without_djangos(arguments: list[str]) -> list[str]:
+    """
+    Leave out the options of every command of Django's.
 
-
-def _without_settings(arguments: list[str]) -> list[str]:
-    """Leave out ``--settings`` and ``--pythonpath``, which ``manage.py`` itself has read."""
+    ``manage.py`` itself has read ``--settings`` and ``--pythonpath``; the others change nothing.
+    """
     left: list[str] = []
     rest = iter(arguments)
     for each in rest:
-        if each in ("--settings", "--pythonpath"):
+        if each in _WITH_VALUE:
             next(rest, None)
         elif each == "--":
             left += [each, *rest]
-        elif not each.startswith(("--settings=", "--pythonpath=")):
+        elif each not in _FLAGS and not each.startswith(_WITH_OWN_VALUE):
             left.append(each)
     return left
+
+
+_WITH_VALUE: Final = ("--settings", "--pythonpath", "--verbosity", "-v")
+_WITH_OWN_VALUE: Final = (*(f"{each}=" for each in _WITH_VALUE), "-v0", "-v1", "-v2", "-v3")
+_FLAGS: Final = ("--traceback", "--no-color", "--force-color", "--skip-checks")
