@@ -6,8 +6,6 @@ import contextlib
 import logging
 import sys
 
-import click
-
 from ..log import logger
 
 
@@ -38,6 +36,8 @@ def show_log(line: str) -> None:
     Args:
         line: The format of a record.
     """
+    import click  # not above: a program without the extra is told so by this module
+
     handler = _SayingHandler()
     handler.setFormatter(logging.Formatter(line))
     before, logger.logger.handlers = logger.logger.handlers, [handler]
