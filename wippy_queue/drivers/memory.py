@@ -61,7 +61,8 @@ class MemoryQueue(queue.Queue[_Stored]):
 
     ``mutex`` guards every attribute; ``not_empty`` wakes takers, ``not_full`` publishers that
     wait for room. ``queue`` holds the ready, ``maxsize`` the maximum length (0 for none), and
-    ``unfinished_tasks`` counts ready, delayed and in flight. Nothing here waits for anything
+    ``unfinished_tasks`` counts ready, delayed and in flight, and acks that it leaves out are in
+    a deque of their own, which needs no guard. Nothing here waits for anything
     but these conditions, and no other lock is taken while ``mutex`` is held.
     """
 
@@ -70,6 +71,9 @@ class MemoryQueue(queue.Queue[_Stored]):
         self.id = queue_id
         self.queue: deque[_Stored] = deque()
         self._delayed: list[tuple[float, int, _Stored]] = []
+        # One for each ack that is not counted yet: appended to without the mutex, as many acks
+        # would wait for publishers and takers, and these for them.
+        self._acked: deque[None] = deque()
         self._places = itertools.count()
         self._attachments: set[MemoryAttachment] = set()
         # How many wait on not_empty and on not_full: to notify nobody takes time too.
@@ -214,6 +218,7 @@ class MemoryQueue(queue.Queue[_Stored]):
                 self._takers += 1
                 self.not_empty.wait(self._until_due())
                 self._takers -= 1
+            self._count_acks()
             ready = self.queue
             taken = [ready.popleft() for _ in range(min(max_count, len(ready)))]
             if self._publishers:
@@ -238,7 +243,12 @@ class MemoryQueue(queue.Queue[_Stored]):
 
     def ack(self) -> None:
         """Forget a message in flight."""
-        with self.mutex:
+        self._acked.append(None)
+
+    def _count_acks(self) -> None:
+        acked = self._acked
+        for _ in range(len(acked)):
+            acked.popleft()
             self.unfinished_tasks -= 1
 
     def nack(self, stored: _Stored, delay: float) -> None:
@@ -268,6 +278,7 @@ class MemoryQueue(queue.Queue[_Stored]):
         """Hand over what is there, the delayed too if wanted."""
         with self.mutex:
             self._check_open()
+            self._count_acks()
             self._fall_due()
             ready = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
             taken: list[Delivery] = [MemoryDelivery(self, stored) for stored in ready]
@@ -311,6 +322,7 @@ class MemoryQueue(queue.Queue[_Stored]):
     def info(self) -> QueueInfo:
         """Return the counts, all of one moment."""
         with self.mutex:
+            self._count_acks()
             self._fall_due()
             ready, delayed = len(self.queue), len(self._delayed)
             return QueueInfo(
