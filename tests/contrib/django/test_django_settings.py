@@ -9,6 +9,7 @@ from django.core.checks import run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
+from django.utils.autoreload import StatReloader, autoreload_started
 from shop import queue_handlers
 
 from wippy_queue import ConfigError, Tasks
@@ -261,3 +262,30 @@ def test_a_server_checks_at_its_start():
     wrong = pytest.raises(ConfigError, match="there is no such file")
     with override_settings(WIPPY_QUEUE={"CONFIG": "missing.yaml"}), wrong:
         embed(lambda environ, start_response: [])
+
+
+# -- the reloader of runserver -----------------------------------------------------------
+
+
+def watched():
+    """Return the files that runserver's reloader looks at, but for Python's."""
+    reloader = StatReloader()
+    autoreload_started.send(sender=reloader)
+    return {each for each in reloader.watched_files() if each.suffix == ".yaml"}
+
+
+def test_the_reloader_watches_the_files(tmp_path):
+    """Of folders it watches what they mean, also in those that are made later."""
+    (tmp_path / "more" / "deep").mkdir(parents=True)
+    with override_settings(WIPPY_QUEUE={"CONFIG": ["app.yaml", "more"]}, BASE_DIR=tmp_path):
+        assert watched() == {tmp_path / "app.yaml"}
+        (tmp_path / "more" / "deep" / "_index.yaml").write_text("")
+        (tmp_path / "more" / "deep" / "other.yaml").write_text("")
+        assert watched() == {tmp_path / "app.yaml", tmp_path / "more" / "deep" / "_index.yaml"}
+
+
+@pytest.mark.parametrize("given", [None, {"CONFG": "app.yaml"}])
+def test_the_reloader_with_a_wrong_setting(given):
+    """There is nothing to watch, and the checks say what is wrong."""
+    with override_settings(WIPPY_QUEUE=given):
+        assert watched() == set()
