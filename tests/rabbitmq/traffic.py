@@ -129,6 +129,11 @@ class Worker:
                     account.rejected[id] += 1
                 elif line.startswith("{") and line.endswith("}\n"):
                     self.report = json.loads(line)
+        if not self.ready and not self.killed:
+            assert self._process.stderr is not None
+            said = self._process.stderr.read()
+            with self._account.change() as account:
+                account.problems.append(f"a worker ended before it was ready: {said}")
 
     def kill(self) -> None:
         """Kill it, and wait for that. May be called again."""
