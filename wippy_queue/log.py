@@ -23,7 +23,10 @@ class SafeLogger(logging.LoggerAdapter[logging.Logger]):
         try:
             try:
                 self.logger.log(level, msg, *args, **fields)
-            except KeyError:  # a record of the program's has one of the fields already
+            except KeyError as error:
+                if "overwrite" not in str(error):
+                    raise
+                # A record of the program's has one of the fields already.
                 self.logger.log(level, msg, *args, **{**fields, "extra": None})
         except Exception:  # noqa: BLE001 - whatever a filter, a handler or a closed stream raises
             # As logging itself does with what handlers cannot write.

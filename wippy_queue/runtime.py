@@ -23,7 +23,6 @@ from .errors import (
     ConfigError,
     ConfigProblem,
     ForkedError,
-    QueueError,
     StartTimeoutError,
     UnavailableError,
     text_of,
@@ -99,7 +98,12 @@ class Runtime:
         self._state = State.UNKNOWN
         # The publishers of queues whose drivers run: read without the lock, as one look-up.
         self._publishers: dict[str, Publisher] = {}
-        self._first_use: FirstUse[Driver] = FirstUse("wippy_queue_first_use")
+        self._first_use: FirstUse[bool] = FirstUse("wippy_queue_first_use")
+        # Guards the next three: whether anything was started in this process, or is being
+        # started by so many callers, and in which process.
+        self._pid_lock = threading.Lock()
+        self._is_started = False
+        self._starts = 0
         self._pid: int | None = None
         self.exit_timeout = EXIT_TIMEOUT
         self.publish_timeout = PUBLISH_TIMEOUT
@@ -440,25 +444,55 @@ class Runtime:
         Raises:
             UnavailableError: The driver does not run, for whatever reason.
         """
-        self._refuse_while_down(queue_id, refused)
         config = self._parts.queue(queue_id)
         part = self._parts.driver(str(config.driver))
+        if self._stopped or not part.driver.running:
+            self._refuse_while_down(queue_id, refused)
+            self._start_within(part, config, timeout, refused)
+        if not declared(part.driver, queue_id):
+            # Such as the dead-letter queue that nobody needed yet.
+            self._declare_within(part.driver, config, timeout, refused)
+        return part.driver
+
+    def _declare_within(
+        self, driver: Driver, config: QueueConfig, timeout: float | None, refused: Sequence[str]
+    ) -> None:
+        """Declare a queue on a running driver, whose broker has a moment for that at least."""
+        if timeout is None or not driver.features(config).durable:
+            declare(driver, config)
+            return
+
+        def call() -> bool:
+            declare(driver, config)
+            return True
+
+        if not self._first_use.within(f"queue {config.id}", call, timeout or PUBLISH_TIMEOUT):
+            said = f"{config.id} was not declared within {timeout or PUBLISH_TIMEOUT:g} s"
+            raise UnavailableError(f"{said}; that goes on", queue=config.id, refused=refused)
+
+    def _start_within(
+        self, part: DriverPart, config: QueueConfig, timeout: float | None, refused: Sequence[str]
+    ) -> None:
+        """Start a driver for a publish on a queue, and wait for that no longer than wanted."""
+        queue_id = config.id
         has_broker = part.driver.features(config).durable
+        start = partial(self._first_start, part, queue_id)
         try:
             if timeout is None or not (has_broker or part.lifecycle.dependencies):
-                return self._first_start(queue_id)
-            driver = self._first_use.within(queue_id, partial(self._first_start, queue_id), timeout)
+                start()
+                return
+            is_over = self._first_use.within(part.id, start, timeout)
         except (StartTimeoutError, UnavailableError) as error:
             # Not the same again: others that waited for this start have other messages.
             raise UnavailableError(str(error), queue=queue_id, refused=refused) from error
-        if driver is None:
-            part.failure = f"{part.id} did not start within {timeout:g} s; that goes on"
-            raise UnavailableError(part.failure, queue=queue_id, refused=refused)
-        return driver
+        if not is_over:
+            failure = f"{part.id} did not start within {timeout:g} s; that goes on"
+            if not part.driver.running:
+                part.failure = failure
+            raise UnavailableError(failure, queue=queue_id, refused=refused)
 
-    def _first_start(self, queue_id: str) -> Driver:
-        """Start the driver of a queue, and declare the queue; may take its ``start_timeout``."""
-        part = self._parts.driver(str(self._parts.queue(queue_id).driver))
+    def _first_start(self, part: DriverPart, queue_id: str) -> bool:
+        """Start a driver, which may take its ``start_timeout``; return that this is over."""
         # What is undone when another part fails must not be in use by somebody else meanwhile.
         needs_others = bool(part.lifecycle.dependencies)
         with self._lock if needs_others else nullcontext():
@@ -471,8 +505,7 @@ class Runtime:
                 if not self._stopped:
                     part.failure = text_of(error) or type(error).__name__
                 raise
-            declare(part.driver, self._parts.queue(queue_id))
-        return part.driver
+        return True
 
     def _publisher_in_child(self, queue_id: str) -> Publisher:
         """
@@ -554,7 +587,7 @@ class Runtime:
         """Return the driver of a queue, running, with the queue declared on it."""
         if self._forked():
             self._publisher_in_child(queue_id)
-        elif self._stopped or not declared(self._parts.driver_of(queue_id), queue_id):
+        else:
             self._ready_within(queue_id, self.publish_timeout)
         return self._parts.driver_of(queue_id)
 
@@ -587,7 +620,8 @@ class Runtime:
             self._publishers = {}
             self._first_use = FirstUse("wippy_queue_first_use")
             self._choice, self._stopped, self._state = None, False, State.UNKNOWN
-            self._pid = None
+            self._pid_lock = threading.Lock()
+            self._is_started, self._starts, self._pid = False, 0, None
             self._starter.begin()
         with self._lock:
             if isinstance(consumers, str):
@@ -640,17 +674,24 @@ class Runtime:
         if not wanted:
             return
         stop_at_exit(self)
-        before, self._pid = self._pid, os.getpid()
+        with self._pid_lock:
+            self._starts += 1
+            self._pid = os.getpid()
+        is_started = False
         try:
             self._starter.start(wanted, tolerant=tolerant, optional=optional, check=check)
+            is_started = True
         except BaseException:
-            # Nothing ran before a fork that follows, unless another thread starts a driver.
-            if not any(part.wanted for part in self._parts.drivers.values()):
-                self._pid = before
             # What this has stopped again may have been published through.
             self._publishers = {}
             raise
-        self._pid = os.getpid()
+        finally:
+            with self._pid_lock:
+                self._starts -= 1
+                self._is_started = self._is_started or is_started
+                # Else nothing ran before a fork that follows.
+                if not (self._is_started or self._starts):
+                    self._pid = None
 
     def _start_needs(self, consumer_id: str) -> int:
         """Start what a consumer needs, and declare its queue; called by its own ``start``."""
@@ -801,9 +842,9 @@ class Runtime:
             is_seen_to = part.driver.running or self._supervisor.is_down(part.id)
             if part.failure and queues and not is_seen_to:
                 # What is raised at once is the failure that is known.
-                with suppress(QueueError):
+                with suppress(Exception):
                     self._first_use.within(
-                        queues[0].id, partial(self._first_start, queues[0].id), 0
+                        part.id, partial(self._first_start, part, queues[0].id), 0
                     )
 
     def wait_idle(self, timeout: float | None = 30.0) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -215,6 +216,7 @@ class AppQueues(_Uses):
         self._locks: dict[int, threading.RLock] = {}
         self._loading: int | None = None  # the process that does; guarded by the lock
         self._embedding: Embedding | None = None  # written with the lock
+        self._of_command: ContextVar[Runtime | None] = ContextVar("wippy_queue.flask.of_command")
         Settings.of(app)
         app.before_request(self._serve)
 
@@ -273,8 +275,12 @@ class AppQueues(_Uses):
 
     @property
     def runtime(self) -> Runtime:
-        """The runtime; loaded when it is first needed. Raises ``ConfigError``."""
-        return self.embedding.runtime
+        """
+        The runtime; loaded when it is first needed. Raises ``ConfigError``.
+
+        In a handler that runs for a command with a runtime of its own it is that.
+        """
+        return self._of_command.get(None) or self.embedding.runtime
 
     def runtime_of_command(self) -> Runtime:
         """
@@ -286,7 +292,17 @@ class AppQueues(_Uses):
         if not any(driver.running for driver in self.runtime.drivers.values()):
             return self.runtime
         with self._locks.setdefault(os.getpid(), threading.RLock()):
-            return self._load().runtime
+            runtime = self._load().runtime
+
+        @contextmanager
+        def around(_: bool) -> Iterator[None]:
+            # In the handler's own context, which ends with it.
+            self._of_command.set(runtime)
+            with self._app.app_context():
+                yield
+
+        runtime.around_handlers = around
+        return runtime
 
     def start(self) -> None:
         """

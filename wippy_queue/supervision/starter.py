@@ -108,7 +108,10 @@ class Starter:
             if part_id in self._parts.consumers:
                 self._parts.consumers[part_id].want()
         for part_id, failure in failures.items():
-            self.supervisor.failed(part_id, failure)
+            part = self._parts.drivers.get(part_id)
+            # A first use may have started it meanwhile.
+            if part is None or not part.driver.running:
+                self.supervisor.failed(part_id, failure)
         for part_id, need in blocked.items():
             self.supervisor.blocked(part_id, need)
 

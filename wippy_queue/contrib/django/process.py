@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 from django.apps import apps
@@ -51,6 +52,8 @@ def get_embedding() -> Embedding:
         ConfigError: The setting, a file or a handler is wrong; the next call tries again.
     """
     global _making, _embedding  # noqa: PLW0603 - one in a process, as for settings
+    if (of_command := _OF_COMMAND.get(None)) is not None:
+        return of_command
     if _embedding is not None:
         return _embedding
     apps.check_models_ready()  # handlers import models
@@ -87,12 +90,30 @@ def runtime_of_command() -> Iterator[Callable[[], Runtime]]:
     command uses.
     """
     if _embedding is not None:
-        yield lambda: _make().runtime
+        yield _make_for_command
         return
     try:
         yield get_runtime
     finally:
         reset()
+
+
+_OF_COMMAND: ContextVar[Embedding] = ContextVar("wippy_queue.django.of_command")
+"""What a handler publishes by that runs for a command in a process with a runtime of its own."""
+
+
+def _make_for_command() -> Runtime:
+    made = _make()
+
+    @contextmanager
+    def around(in_pool: bool) -> Iterator[None]:
+        # In the handler's own context, which ends with it.
+        _OF_COMMAND.set(made)
+        with around_handler(in_pool):
+            yield
+
+    made.runtime.around_handlers = around
+    return made.runtime
 
 
 class _LazyRuntime(LazyObject):  # type: ignore[type-arg] # only the stubs' is generic
