@@ -228,11 +228,65 @@ def test_a_message_that_ends_its_channel_alone_has_failed(outbox):
     assert len(channel.published) == 3
 
 
+def test_what_an_earlier_channel_gives_back_is_sent(outbox):
+    """Also where nothing else is published any more."""
+    connection = connect(outbox)
+    first = connection.open()
+    sendings = send(outbox, "m0", "m1", "full")
+    first.answer(3, ack=False)
+    connection.time_passes(module.RENEW_AFTER)
+    second = connection.open()
+    first.end(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid message"))
+    assert len(second.published) == 1
+    second.answer(1)
+    second.answer(2)
+    assert [each.fate for each in sendings[:2]] == [Fate.ACCEPTED] * 2
+
+
+def test_a_suspect_that_is_not_answered_holds_nobody_up(outbox):
+    """The broker ends a channel at once, so that there is another reason."""
+    connection = connect(outbox)
+    channel = connection.open()
+    silent, other = send(outbox, "silent", "other")
+    channel.end(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid message"))
+    channel = connection.open()
+    assert len(channel.published) == 1
+    connection.time_passes(module.RENEW_AFTER)
+    following = connection.open()
+    assert len(following.published) == 1
+    following.answer(1)
+    assert (silent.fate, other.fate) == (Fate.SENT, Fate.ACCEPTED)
+    channel.answer(1)
+    assert silent.fate is Fate.ACCEPTED
+
+
+def test_a_channel_is_not_renewed_on_a_connection_that_closes(outbox):
+    """Its timer may come then, and pika would raise."""
+    connection = connect(outbox)
+    channel = connection.open()
+    send(outbox, "slow", "full")
+    channel.answer(2, ack=False)
+    connection.is_open = False
+    connection.time_passes(module.RENEW_AFTER)
+    assert len(connection.channels) == 1
+
+
+def test_what_was_on_an_earlier_connection_may_be_there(outbox):
+    """Whatever is said of it on the next one."""
+    connect(outbox).open()
+    [sending] = send(outbox, "m1")
+    outbox.lost(ConnectionError("lost"))
+    channel = connect(outbox).open()
+    channel.end(ChannelClosedByBroker(406, "PRECONDITION_FAILED - invalid message"))
+    assert sending.fate is Fate.UNKNOWN
+
+
 def test_what_is_not_confirmed_in_a_long_time_is_sent_again(outbox):
     """On another channel, as this one may never answer."""
     connection = connect(outbox)
     first = connection.open()
     [sending] = send(outbox, "m1")
+    connection.time_passes(module.LEAVES_WITHIN)
     connection.time_passes(module.ANSWERS_WITHIN)
     assert not first.is_open
     second = connection.open()
@@ -248,10 +302,12 @@ def test_what_is_not_on_its_way_yet_is_not_sent_again(outbox):
     connection.bytes_sent = 8_000_000
     send(outbox, "large")
     connection.bytes_sent = 9_000_000
-    for written in (1_000_000, 8_000_000):
-        connection.bytes_written = written
+    for written in (1_000_000, 7_999_999, 8_000_000):
         connection.time_passes(module.ANSWERS_WITHIN)
         assert channel.is_open
+        connection.bytes_written = written
+    connection.time_passes(module.LEAVES_WITHIN)
+    assert channel.is_open
     connection.time_passes(module.ANSWERS_WITHIN)
     assert not channel.is_open
 

@@ -6,6 +6,7 @@ import contextlib
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,9 +27,12 @@ from wippy_queue import (
 )
 from wippy_queue.drivers.amqp import AmqpConsumerOptions, AmqpDriver
 
-from .conftest import Prefix
+from .conftest import Broker, Prefix
 from .plain import Plain
+from .proxy import Proxy
 
+LATE = 1.5
+"""Seconds by which a call may miss its time-out, on a machine that has a lot to do."""
 TASKS = "app:tasks"
 OTHER = "app:other"
 QUORUM = {"queue_type": "quorum", "delivery_limit": 1_000_000}
@@ -330,14 +334,72 @@ def test_consumers_of_a_queue_that_was_deleted_while_it_is_published_to(
     consumers[1].stop(SOON)
 
 
+@pytest.mark.parametrize("queue_type", ["quorum", "classic"])
+def test_what_is_in_flight_of_a_queue_that_is_there_again_stays(
+    driver: AmqpDriver, plain: Plain, queue_type: str
+) -> None:
+    """Its consumer has declared it, and the publisher that does so later disturbs nothing."""
+    config = declare(driver, queue_type=queue_type)
+    attachment = driver.attach(TASKS, 1)
+    moment = threading.Event()
+    while not driver.get_queue_info(TASKS).consumer_count:
+        moment.wait(0.01)
+    plain.delete(config.queue_name)
+    with pytest.raises(PublishError, match=r"has no queue .* any more"):
+        driver.publish(TASKS, messages("m1"), SOON)
+    while plain.count(config.queue_name) is None:  # until the consumer has declared it
+        moment.wait(0.01)
+    plain.publish(config.queue_name, b"1", message_id="m2")
+    [delivery] = within(attachment.take, 1)
+    driver.publish(TASKS, messages("m3"), SOON)
+    assert (delivery.message.id, delivery.lost) == ("m2", False)
+    delivery.ack()
+    [last] = within(attachment.take, 1)
+    assert last.message.id == "m3"
+    last.ack()
+    attachment.close()
+
+
+def test_a_publish_to_a_vanished_queue_keeps_to_its_timeout(
+    broker: Broker, proxy: Proxy, plain: Plain, queue_name: Callable[..., str]
+) -> None:
+    """The wait for the queue, its declaration and the publish have one."""
+    name = queue_name()
+    driver = AmqpDriver(url=proxy.url)
+    driver.declare_queue(QueueConfig(id=TASKS, queue_name=name))
+    driver.start()
+    plain.delete(name)
+    with pytest.raises(PublishError, match=r"has no queue .* any more"):
+        driver.publish(TASKS, messages("m1"), SOON)
+    proxy.hold()
+    began = time.monotonic()
+    with pytest.raises(UnavailableError) as caught:
+        driver.publish(TASKS, messages("m2"), 3.0)
+    assert time.monotonic() - began < 3.0 + LATE
+    assert caught.value.refused == ("m2",)
+    proxy.go_on()
+    driver.stop()
+
+
 def test_a_wait_queue_that_was_deleted_is_declared_again(driver: AmqpDriver, plain: Plain) -> None:
-    """The publish that finds it gone is refused, and the next one is not."""
+    """The publish that finds it gone is refused, and the next one is not; nor is any other."""
     config = declare(driver)
     driver.publish(TASKS, messages("m1"), SOON, delay=1.0)
+    assert ids(driver, 1) == ["m1"]
+    driver.publish(TASKS, messages("held"), SOON)
+    attachment = driver.attach(TASKS, 1)
+    [held] = within(attachment.take, 1)
     plain.delete(f"{config.queue_name}.wait.1")
-    with pytest.raises(PublishError) as caught:
+    with pytest.raises(UnavailableError, match=r"no queue .*\.wait\.1 any more") as caught:
         driver.publish(TASKS, messages("m2"), SOON, delay=1.0)
     assert caught.value.refused == ("m2",)
+    driver.publish(TASKS, messages("at once"), 0)
+    assert not held.lost
+    held.ack()
+    [last] = within(attachment.take, 1)
+    assert last.message.id == "at once"
+    last.ack()
+    attachment.close()
     driver.publish(TASKS, messages("m3"), SOON, delay=1.0)
     assert ids(driver, 1) == ["m3"]
 

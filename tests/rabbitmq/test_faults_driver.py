@@ -16,17 +16,20 @@ from harness import HOUR, in_thread
 
 from wippy_queue import (
     Backoff,
+    Cancelled,
     Delivery,
     Message,
     PermissionDeniedError,
     PublishError,
     QueueConfig,
+    QueueFullError,
     Runtime,
     StartTimeoutError,
     UnavailableError,
     current_context,
     current_delivery,
 )
+from wippy_queue.cancellation import Cancellation
 from wippy_queue.drivers.amqp import AmqpDriver, properties
 from wippy_queue.drivers.amqp.inbox import Inbox
 from wippy_queue.drivers.amqp.link import Link
@@ -423,6 +426,65 @@ def test_start_with_a_silent_peer_before_the_broker(
     assert time.monotonic() - began < SOON / 2
     driver.stop()
     wait_for_threads()
+
+
+def test_start_with_several_silent_peers_before_one_that_takes_its_time(
+    proxy: Proxy, broker: Broker, queue_name: Callable[..., str]
+) -> None:
+    """What is left is shared by those that were not tried yet."""
+    proxy.hold()
+    with Proxy(broker.url) as slow:
+        slow.hold()
+        driver = fast([proxy.url, proxy.url, slow.url])
+        driver.declare_queue(queue(queue_name()))
+        starting = in_thread(driver.start, 9.0)
+        moment = threading.Event()
+        while not slow.accepted:
+            moment.wait(0.01)
+        moment.wait(1.8)  # as long as the broker takes: less than a third of the time
+        slow.go_on()
+        starting.result(SOON)
+        driver.stop()
+        wait_for_threads()
+
+
+def test_a_cancelled_publish_in_several_parts_ends_with_the_connection(
+    proxy: Proxy, queue_name: Callable[..., str]
+) -> None:
+    """What can be sent is; then nothing is left that a cancelled handler would wait for."""
+    cancellation = Cancellation()
+    cancellation.cancel()
+    driver = fast(proxy.url)
+    driver.declare_queue(queue(queue_name(), max_length=5))
+    driver.start()
+    proxy.hold("client")
+    sent = [message(number) for number in range(10)]
+    publishing = in_thread(driver.publish, "app:tasks", sent, HOUR, cancellation)
+    proxy.refuse()
+    proxy.cut()
+    with pytest.raises((PublishError, Cancelled)):
+        publishing.result(SOON)
+    driver.stop(0)
+
+
+def publish_until_full(driver: AmqpDriver, cancellation: Cancellation) -> None:
+    """Publish one by one, without waiting."""
+    for number in range(10):
+        driver.publish("app:tasks", [message(number)], 0, cancellation)
+
+
+def test_a_cancelled_publish_without_time_says_that_the_queue_is_full(
+    broker: Broker, queue_name: Callable[..., str]
+) -> None:
+    """It has not waited, so that no cancellation has ended that."""
+    cancellation = Cancellation()
+    cancellation.cancel()
+    driver = fast(broker.url)
+    driver.declare_queue(queue(queue_name(), max_length=1))
+    driver.start()
+    with pytest.raises(QueueFullError):
+        publish_until_full(driver, cancellation)
+    driver.stop()
 
 
 def test_the_death_of_the_thread_that_consumes(

@@ -60,6 +60,7 @@ class Hold:
         owner: What the channel was opened for.
 
     Attributes:
+        opened_at: When it was opened, on the monotonic clock.
         unsettled: By tag, in the order of their arrival; the delivery once somebody took it.
     """
 
@@ -70,6 +71,7 @@ class Hold:
         self.channel = channel
         self._ask = ask
         self.owner = owner
+        self.opened_at = time.monotonic()
         # Guards what follows; notified when settlements have been handed over.
         self._flushed = threading.Condition()
         self.unsettled: dict[int, AmqpDelivery | None] = {}

@@ -48,7 +48,7 @@ class Inbox:
         # Appended to by any thread, emptied by the I/O thread.
         self._asking: deque[Hold] = deque()
         self._detached: deque[AmqpAttachment] = deque()
-        self._reopening: deque[AmqpAttachment] = deque()
+        self._outdated: deque[Hold] = deque()
         self._connection: Any = None  # the I/O thread's own
         # Called once nothing is unsettled any more; taken back by whoever starts anew.
         self.when_empty: Callable[[], None] | None = None
@@ -72,11 +72,11 @@ class Inbox:
         self._detached.append(attachment)
         self.link.wake()
 
-    def reopen(self, queue_id: str) -> None:
-        """Consume from a queue on new channels, as it is another than it was."""
-        for attachment in self._all_attachments():
-            if attachment.source.config.id == queue_id:
-                self._reopening.append(attachment)
+    def reopen(self, queue_id: str, vanished_at: float) -> None:
+        """Consume from a queue on channels that were opened after it had vanished."""
+        for hold in self._all_holds():
+            if hold.queue_id == queue_id and hold.opened_at < vanished_at:
+                self._outdated.append(hold)
         self.link.wake()
 
     def suspend(self) -> None:
@@ -190,8 +190,8 @@ class Inbox:
         # First, so that the broker does not push what is returned to who leaves.
         while self._detached:
             self._leave(self._detached.popleft())
-        while self._reopening:
-            self._close(self._reopening.popleft())
+        while self._outdated:
+            self._close(self._outdated.popleft())
         if self._is_suspended:
             for attachment in self._all_attachments():
                 self._leave(attachment)
@@ -211,10 +211,12 @@ class Inbox:
         self._asking.append(hold)
         self.link.wake()
 
-    def _close(self, attachment: AmqpAttachment) -> None:
-        """End a channel with all that hangs on it; another is opened when it is closed."""
-        hold, attachment.hold = attachment.hold, None
-        if hold is not None and hold.channel.is_open:
+    def _close(self, hold: Hold) -> None:
+        """End a channel with all that hangs on it; its attachment gets another."""
+        for attachment in self._all_attachments():
+            if attachment.hold is hold:
+                attachment.hold = None
+        if hold.channel.is_open:
             hold.channel.close()
 
     def _leave(self, attachment: AmqpAttachment) -> None:

@@ -300,7 +300,8 @@ class Link:
         """Leave time for the other addresses, where somebody waits for the first connection."""
         left = self._deadline - time.monotonic()
         if len(self._addresses) > 1 and not self._is_serving and left > 0:
-            share = max(SHORTEST_ATTEMPT, left / len(self._addresses))
+            count = len(self._addresses)
+            share = max(SHORTEST_ATTEMPT, left / (count - self._attempts % count))
             for name in ("socket_timeout", "stack_timeout"):
                 limit = getattr(parameters, name)
                 setattr(parameters, name, share if limit is None else min(limit, share))

@@ -38,6 +38,9 @@ FRAME_OVERHEAD: Final = 7 + 1 + 12
 ANSWERS_WITHIN: Final = 30.0
 """Seconds after which a channel is given up that does not confirm what was sent on it."""
 
+LEAVES_WITHIN: Final = 1.0
+"""Seconds after which it is looked at whether what was sent has left for the network."""
+
 RENEW_AFTER: Final = 1.0
 """
 Seconds that a channel lasts before it may be renewed, and that answers on it have before other
@@ -244,7 +247,7 @@ class Outbox:
         gone = set(map(id, sendings))
         self._waiting = deque(each for each in self._waiting if id(each) not in gone)
         return self._settle(
-            (each, Fate.UNKNOWN if each.was_sent else Fate.WITHDRAWN) for each in sendings
+            (each, Fate.UNKNOWN if each.may_be_there else Fate.WITHDRAWN) for each in sendings
         )
 
     def _settle(
@@ -276,6 +279,8 @@ class Outbox:
 
     def _open_channel(self) -> None:
         connection = self._connection
+        if connection is None or not connection.is_open:
+            return  # the next one has another
 
         def confirming(wire: Wire) -> None:
             if wire.channel is not self._latest:
@@ -311,26 +316,36 @@ class Outbox:
         self._call_later_ones()
         wires, self._wires = self._wires, []
         for wire in reversed(wires):
-            self._give_back(wire, lambda sending: None)
+            self._give_back(wire)
         with self._answered:
             impatient = [each for each in self._waiting if not each.batch.is_patient]
             finished = self._withdraw(impatient)
         _finish(finished)
 
-    def _give_back(self, wire: Wire, judge: Callable[[Sending], QueueError | None]) -> None:
-        """Put what was on a wire back, but for what ``judge`` has an error for."""
+    def _give_back(
+        self, wire: Wire, judge: Callable[[Sending], QueueError | None] | None = None
+    ) -> None:
+        """
+        Put what was on a wire back that has ended.
+
+        Args:
+            wire: The wire.
+            judge: Where the broker has closed it: returns the error of what it did that for.
+        """
         finished: list[Batch] = []
         self._suspect = None
         with self._answered:
             again = []
             for sending in wire.take_all():
-                error = judge(sending)
+                error = None if judge is None else judge(sending)
                 if error is not None:
-                    finished += self._settle([(sending, Fate.FAILED)], error)
+                    finished += self._settle([(sending, sending.failed)], error)
                 elif not sending.batch.is_patient:
                     finished += self._settle([(sending, Fate.UNKNOWN)])
                 elif sending.fate is Fate.SENT:
-                    sending.fate, sending.was_sent, sending.error = Fate.WAITING, True, None
+                    sending.fate, sending.error = Fate.WAITING, None
+                    sending.was_sent = sending.was_sent or judge is None
+                    sending.was_cut = sending.was_cut or judge is not None
                     again.append(sending)
             self._waiting.extendleft(reversed(again))
             finished += self._withdraw([each for each in again if not self._takes(each.batch)])
@@ -367,6 +382,7 @@ class Outbox:
             self._connection.ioloop.call_later(delay, partial(self._call_later_one, key))
         while (
             self._wire is not None
+            and self._wire.channel.is_open
             and self._blocked is None
             and self._suspect is None
             and not (self._is_declaring or self._is_renewing)
@@ -389,7 +405,9 @@ class Outbox:
             while self._waiting and len(chosen) < room:
                 sending = self._waiting[0]
                 free -= len(sending.outgoing.body)
-                if (free < 0 or sending.is_suspect) and (chosen or sent):
+                if free < 0 and (chosen or sent):
+                    break
+                if sending.is_suspect and (chosen or self._wire is None or self._wire.sent):
                     break
                 if sending.rung is not None and (sending.queue, sending.rung) not in self._rungs:
                     if not chosen:
@@ -400,9 +418,23 @@ class Outbox:
                     sending.fate = Fate.SENT
                     chosen.append(sending)
                     if sending.is_suspect:
-                        self._suspect = sending
+                        self._try(sending)
                         break
         return chosen
+
+    def _try(self, sending: Sending) -> None:
+        """Send nothing else on a wire until it is known whether this message ends it."""
+        self._suspect = sending
+
+        def acquit() -> None:
+            # The broker ends a channel at once; that it does not answer has another reason.
+            if self._suspect is sending:
+                self._suspect, sending.is_suspect = None, False
+                if self._wire is not None:
+                    self._is_renewing = True
+                    self._renew(self._wire)
+
+        self._connection.ioloop.call_later(RENEW_AFTER, acquit)
 
     def _declare_rung(self, sending: Sending) -> None:
         queue, rung = sending.queue, sending.rung
@@ -421,7 +453,7 @@ class Outbox:
                 those = [each for each in self._waiting if (each.queue, each.rung) == (queue, rung)]
                 gone = set(map(id, those))
                 self._waiting = deque(each for each in self._waiting if id(each) not in gone)
-                finished = self._settle(((each, Fate.FAILED) for each in those), error)
+                finished = self._settle(((each, each.failed) for each in those), error)
             _finish(finished)
         # Not from here: this may be called by pika in the middle of a channel's end.
         self.link.wake()
@@ -469,6 +501,8 @@ class Outbox:
                 self._answered.notify_all()
         if self._suspect in answered:
             self._suspect = None
+        for sending in answered:
+            sending.is_suspect = False
         _finish(finished)
         if not is_ack:
             self._renew_soon(wire)
@@ -486,30 +520,28 @@ class Outbox:
         if wire is not None and not self._is_watching and self._connection is not None:
             self._look_later(wire, next(iter(wire.sent)), self._connection.bytes_sent)
 
-    def _look_later(self, wire: Wire, tag: int, written: int) -> None:
+    def _look_later(self, wire: Wire, tag: int, written: int, *, has_left: bool = False) -> None:
         """Look whether a message was answered, which is among the first so many bytes."""
         self._is_watching = True
-        has_left = self._connection.bytes_written >= written
+        # The broker's time begins when the message has left.
+        delay = ANSWERS_WITHIN if has_left else LEAVES_WITHIN
         look = partial(self._look_for, wire, tag, written, has_left)
-        self._connection.ioloop.call_later(ANSWERS_WITHIN, look)
+        self._connection.ioloop.call_later(delay, look)
 
     def _look_for(self, wire: Wire, tag: int, written: int, had_left: bool) -> None:
-        """
-        Send a message on another channel where it was not answered in all this time.
-
-        Which begins when the message has left: until then the broker cannot answer.
-        """
+        """Send a message on another channel where it was not answered in all this time."""
         self._is_watching = False
         is_open = wire in self._wires and tag in wire.sent and self._blocked is None
         if is_open and not had_left:
-            self._look_later(wire, tag, written)
+            has_left = self._connection.bytes_written >= written
+            self._look_later(wire, tag, written, has_left=has_left)
             return
         if is_open:
             logger.warning(
                 "the broker did not confirm a message within %g s; it is sent again",
                 ANSWERS_WITHIN,
             )
-            self._give_back(wire, lambda sending: None)
+            self._give_back(wire)
             if wire is self._wire:
                 self._is_renewing = True
                 self._renew(wire)
@@ -546,7 +578,6 @@ class Outbox:
         wire = next((each for each in self._wires if each.channel is channel), None)
         if is_latest:
             self._wire = None
-            self.ready.clear()
         if not isinstance(reason, ChannelClosedByBroker):
             # By us, with nothing open on it; or with its connection, whose loss follows.
             if wire is not None and not wire.sent:
@@ -555,9 +586,10 @@ class Outbox:
         if wire is not None:
             self._wires.remove(wire)
             self._give_back(wire, self._judge(wire, reason))
-        connection = self._connection
-        if is_latest and connection is not None and connection.is_open:
+        if is_latest:
             self._open_channel()
+        # Not from here: this is called by pika in the middle of the channel's end.
+        self.link.wake()
 
     def _judge(self, wire: Wire, reason: Any) -> Callable[[Sending], QueueError | None]:
         """

@@ -194,6 +194,8 @@ class _Publish:
         has_room = self._max_length is None
         self._retry_until = max(self._deadline, now + ANSWER_TIMEOUT if has_room else now)
         self._woken = threading.Event()
+        # Whether the cancellation has ended a wait.
+        self._is_ended = False
 
     def run(self) -> None:
         """Publish, again and again while the queue is full."""
@@ -227,7 +229,11 @@ class _Publish:
         if not refusals:
             return True
         delay = min(FULL_QUEUE.delay(refusals), self._retry_until - time.monotonic())
-        return delay > 0 and self._outbox.pause(delay, self._cancellation)
+        if delay <= 0:
+            return False
+        is_over = self._outbox.pause(delay, self._cancellation)
+        self._is_ended = not is_over and self._is_cancelled
+        return is_over
 
     def _send(self, sendings: Sequence[Sending], *, is_again: bool) -> None:
         """Send once, and wait for the answers."""
@@ -241,6 +247,8 @@ class _Publish:
         elif is_again:
             # A broker that has just refused will answer: whether there was room is to be known.
             until = max(until, now + ROOM_TIMEOUT)
+        if self._is_cancelled:
+            self._woken.set()  # which an earlier part has noticed
         while batch.open:
             # Woken by the last answer, by stop, which withdraws, and by the cancellation.
             if not self._woken.wait(min(max(0.0, until - time.monotonic()), _LONG)):
@@ -251,6 +259,7 @@ class _Publish:
                 # A cancellation ends the wait for a connection, and no other: what can be sent
                 # will be answered, or not, soon.
                 if not self._outbox.sends:
+                    self._is_ended = True
                     self._outbox.withdraw(batch, sent_too=False)
                 until = min(until, time.monotonic() + ANSWER_TIMEOUT)
 
@@ -264,16 +273,19 @@ class _Publish:
         ids: dict[str, list[str]] = {"accepted": [], "refused": [], "unknown": []}
         for each in self._sendings:
             # One that was sent before, without an answer, may have arrived then.
-            otherwise = "unknown" if each.was_sent else "refused"
+            otherwise = "unknown" if each.may_be_there else "refused"
             ids[_ACCOUNTS.get(each.fate, otherwise)].append(each.outgoing.id)
         account: Any = {"queue": queue, **ids}
         fates = {each.fate for each in self._sendings}
         errors = [each.error for each in self._sendings if each.error is not None]
         error = errors[0] if errors else None
-        if Fate.UNROUTABLE in fates:
-            return UnroutableError(
-                f"{queue}: the broker has no queue {self._config.queue_name} any more; the next "
-                "publish declares it again",
+        gone = {each.routing_key for each in self._sendings if each.fate is Fate.UNROUTABLE}
+        if gone:
+            # Of a wait queue, its queue may be there.
+            kind = UnroutableError if self._config.queue_name in gone else UnavailableError
+            return kind(
+                f"{queue}: the broker has no queue {min(gone)} any more; the next publish "
+                "declares it again",
                 **account,
             )
         if isinstance(error, MessageTooLargeError):
@@ -285,7 +297,7 @@ class _Publish:
             return error
         if error is not None:
             return PublishError(f"{queue}: {error}", **account)
-        if self._is_cancelled and fates & {Fate.WITHDRAWN, Fate.REJECTED}:
+        if self._is_ended:
             said = f"the handler was cancelled while its publish to {queue} waited"
             if not ids["accepted"] and not ids["unknown"]:
                 return Cancelled(said)
@@ -312,6 +324,5 @@ class _Publish:
 _ACCOUNTS: Final = {
     Fate.ACCEPTED: "accepted",
     Fate.UNKNOWN: "unknown",
-    # However often it was sent.
     Fate.FAILED: "refused",
 }

@@ -37,6 +37,7 @@ class Sending:
         rung: Seconds that it waits before, ``None`` for not at all.
         fate: What has become of it.
         was_sent: Whether it was on the wire before, and the answer never came.
+        was_cut: Whether it was on a wire that the broker has closed, for this message or another.
         refusals: How often its queue has refused it; whoever sends it again counts.
         is_suspect: Whether it is sent alone, because a channel was closed that had it.
         error: Why it failed.
@@ -52,6 +53,7 @@ class Sending:
         "refusals",
         "routing_key",
         "rung",
+        "was_cut",
         "was_sent",
     )
 
@@ -63,10 +65,20 @@ class Sending:
         self.routing_key = routing_key
         self.rung = rung
         self.fate = Fate.WAITING
-        self.was_sent = False
+        self.was_sent = self.was_cut = False
         self.refusals = 0
         self.is_suspect = False
         self.error: QueueError | None = None
+
+    @property
+    def may_be_there(self) -> bool:
+        """Whether it may have arrived although no answer came."""
+        return self.was_sent or self.was_cut
+
+    @property
+    def failed(self) -> Fate:
+        """What becomes of it where it is refused with an error, which it was each time."""
+        return Fate.UNKNOWN if self.was_sent else Fate.FAILED
 
 
 class Batch:

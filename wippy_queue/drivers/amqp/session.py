@@ -13,6 +13,7 @@ from typing import Any, Final
 from ...cancellation import Cancellation
 from ...driver import QueueInfo
 from ...errors import (
+    Cancelled,
     ConfigError,
     ConfigProblem,
     QueueError,
@@ -120,8 +121,10 @@ class Session:
         # Replaced as a whole.
         self._problems: dict[str, QueueError] = {}
         self._warned: set[str] = set()
-        # Queues that the broker says it has not, and when they may be declared again.
+        # When publishes found that the broker has not a queue, on the monotonic clock.
         self._vanished: dict[str, float] = {}
+        # Held by who declares such a queue again, and forgets that it had vanished.
+        self._restoring = threading.Lock()
         # Whether it was opened and not closed since.
         self.was_opened = False
         # Until when wait queues are taken to be absent, on the monotonic clock.
@@ -372,35 +375,59 @@ class Session:
         """Publish messages and wait for their confirms, as ``Driver.publish``."""
         queue_id = queue.config.id
         if queue_id in self._vanished:
-            began = time.monotonic()
             try:
-                self._declare_again(queue, timeout, cancellation)
+                timeout = self._restore(queue, timeout, cancellation)
             except QueueError as error:
                 refused = [message.id for message in messages]
                 raise UnavailableError(str(error), queue=queue_id, refused=refused) from error
-            if timeout is not None:
-                timeout = max(0.0, timeout - (time.monotonic() - began))
         try:
             self._publishing.publish(queue, messages, timeout, cancellation, delay)
         except UnroutableError:
-            self._vanished.setdefault(queue_id, time.monotonic() + VANISHED_FOR)
+            self._vanished.setdefault(queue_id, time.monotonic())
             raise
 
-    def _declare_again(
+    def _restore(
         self, queue: AmqpQueue, timeout: float | None, cancellation: Cancellation | None
-    ) -> None:
-        """Declare a queue that has vanished, once all its consumers know that it has."""
-        queue_id = queue.config.id
-        wait = self._vanished.get(queue_id, 0.0) - time.monotonic()
-        longest = CALL_TIMEOUT if timeout is None else timeout
-        if wait > 0 and (wait > longest or not self._outbox.pause(wait, cancellation)):
-            raise UnavailableError(
-                f"the broker has no queue {queue.config.queue_name} any more; it is declared "
-                f"again in {wait:.1f} s, with the first publish that comes then"
-            )
-        self.declare(queue, min(longest, CALL_TIMEOUT) or ANSWER_TIMEOUT)
-        self._vanished.pop(queue_id, None)
-        self._inbox.reopen(queue_id)
+    ) -> float | None:
+        """
+        Declare a queue that has vanished, once all its consumers know that it has.
+
+        Returns:
+            What is left of the timeout.
+        """
+        config = queue.config
+        deadline = time.monotonic() + (CALL_TIMEOUT if timeout is None else timeout)
+        vanished_at = self._vanished.get(config.id)
+        if vanished_at is None:  # another publish has restored it
+            return timeout
+        wait = vanished_at + VANISHED_FOR - time.monotonic()
+        gone = (
+            f"the broker had no queue {config.queue_name} any more; it is declared again in "
+            f"{max(0.0, wait):.1f} s, by the first publish that comes then"
+        )
+        if wait > 0 and time.monotonic() + wait > deadline:
+            raise UnavailableError(gone)
+        if wait > 0 and not self._outbox.pause(wait, cancellation):
+            if cancellation is not None and cancellation.cancelled:
+                raise Cancelled(f"the handler was cancelled while its publish waited: {gone}")
+            raise UnavailableError(self._outbox.why_not())
+        # A broker has a moment to answer, also who does not wait.
+        until = deadline if timeout else deadline + ANSWER_TIMEOUT
+        if not self._restoring.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise UnavailableError(gone)
+        try:
+            if self._vanished.get(config.id) == vanished_at:
+                self.declare(queue, max(0.0, until - time.monotonic()))
+                self._inbox.reopen(config.id, vanished_at)
+                del self._vanished[config.id]
+        finally:
+            self._restoring.release()
+        if not timeout:
+            return timeout
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise UnavailableError(self._outbox.why_not())
+        return left
 
     # -- deliveries --------------------------------------------------------------------
 
