@@ -282,3 +282,84 @@ def test_what_was_never_used_is_not_tried(runtime: Runtime, broker: BrokerDriver
     """A look starts nothing that no publish wanted."""
     runtime.retry_first_uses()
     assert broker.asked.empty()
+
+
+# -- several at once ---------------------------------------------------------------------
+
+
+def test_first_uses_of_several_queues_of_a_driver_are_one_start(
+    runtime: Runtime, broker: BrokerDriver
+) -> None:
+    """Which is not begun anew for each of them, nor after a stop."""
+    broker.up = False
+    for name in ("app:second", "app:third"):
+        runtime.add_queue(name, driver=BROKER)
+    begun(runtime, broker)
+    for name in ("app:second", "app:third"):
+        with pytest.raises(UnavailableError):
+            runtime.publish(name, 1, timeout=0)
+    stopping = in_thread(runtime.stop, SOON)
+    broker.answers.set()
+    stopping.result(SOON)
+    assert broker.asked.empty()
+
+
+def test_a_publish_that_comes_when_the_driver_runs_is_not_refused(
+    runtime: Runtime, broker: BrokerDriver
+) -> None:
+    """Another thread has started it since this one has looked."""
+    broker.answers.set()
+    late = runtime._publisher(TASKS)
+    runtime.publish(TASKS, 1, timeout=HOUR)
+    late.publish(TASKS, 2, timeout=0)
+    assert runtime.info(TASKS).ready == 2
+
+
+def test_a_dead_letter_queue_that_nobody_needed_yet_takes_publishes_at_once(
+    runtime: Runtime, broker: BrokerDriver
+) -> None:
+    """Its driver runs, and needs only to declare it."""
+    broker.answers.set()
+    runtime.start()
+    runtime.publish(f"{TASKS}.dead", 1, timeout=0)
+    assert runtime.info(f"{TASKS}.dead").ready == 1
+
+
+def test_two_first_uses_that_fail_leave_no_trace(runtime: Runtime, broker: BrokerDriver) -> None:
+    """So that a child that is forked then may publish."""
+    other = BrokerDriver(durable=True)
+    other.answers.clear()
+    runtime.add_driver("app:other", other)
+    runtime.add_queue("app:others", driver="app:other")
+    broker.up = other.up = False
+    both = [in_thread(runtime.publish, each, 1, timeout=HOUR) for each in (TASKS, "app:others")]
+    broker.asked.get(timeout=SOON)
+    other.asked.get(timeout=SOON)
+    broker.answers.set()
+    assert isinstance(both[0].exception(SOON), UnavailableError)
+    assert runtime._pid is not None
+    other.answers.set()
+    assert isinstance(both[1].exception(SOON), UnavailableError)
+    assert runtime._pid is None
+
+
+def test_a_start_leaves_alone_what_a_publish_has_started_meanwhile(
+    runtime: Runtime, broker: BrokerDriver
+) -> None:
+    """A driver that had failed in it runs by then, and is no failure any more."""
+    flaky = BrokerDriver(durable=True)
+    flaky.up = False
+    runtime = Runtime()
+    runtime.add_driver(BROKER, broker)
+    runtime.add_driver("app:flaky", flaky)  # which is started first
+    runtime.add_queue("app:queue", driver="app:flaky")
+    starting = in_thread(runtime.start, optional=True)
+    flaky.asked.get(timeout=SOON)
+    broker.asked.get(timeout=SOON)
+    flaky.up = True
+    runtime.publish("app:queue", 1, timeout=SOON)
+    broker.answers.set()
+    starting.result(SOON)
+    assert runtime.health().ok
+    assert flaky.asked.qsize() == 1
+    runtime.stop(SOON)

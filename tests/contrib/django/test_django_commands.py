@@ -8,6 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 from programs_of_shop import Program
+from shop import queue_handlers
 
 from wippy_queue.contrib.django import publish, runtime
 
@@ -135,3 +136,25 @@ def test_options_of_every_command_are_taken(tmp_path, options):
     with Program(tmp_path, COMMAND, "check", *options) as program:
         assert program.end() == 0, program.output
     assert "shop:mailer" in program.output
+
+
+def test_what_a_handler_of_a_command_publishes_is_the_commands(capfd, tmp_path):
+    """It is handled there, and not left to the runtime of the process."""
+    handled = []
+
+    def once(body):
+        handled.append(body)
+        if body == {"step": 1}:
+            publish("shop:mails", {"step": 2})
+
+    (tmp_path / "mails.jsonl").write_text('{"step": 1}\n')
+    publish("shop:mails", {"to": "ada"})
+    queue_handlers.on_mail = once
+    try:
+        call_command(
+            COMMAND, "run", "--until-idle", "--input", f"shop:mails={tmp_path / 'mails.jsonl'}"
+        )
+    finally:
+        queue_handlers.on_mail = print
+    assert handled == [{"step": 1}, {"step": 2}]
+    assert runtime.info("shop:mails").ready == 1
