@@ -13,7 +13,6 @@ from typing import Any, Final
 from ...cancellation import Cancellation
 from ...driver import QueueInfo
 from ...errors import (
-    Cancelled,
     ConfigError,
     ConfigProblem,
     QueueError,
@@ -32,10 +31,11 @@ from .link import Link
 from .management import Management
 from .options import AmqpConsumerOptions, AmqpQueue
 from .outbox import Outbox
-from .publishing import ANSWER_TIMEOUT, Publishing, UnroutableError
+from .publishing import Publishing, UnroutableError
 from .reply import Operation, OwnReply
 from .settings import AmqpSettings
 from .topology import AT_ONCE, Declared, count, declare, purge
+from .vanished import Vanished
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds that the broker has for a declaration, a count, a purge or a take."""
@@ -80,14 +80,6 @@ Source:
 """
 
 
-VANISHED_FOR: Final = 2.0
-"""
-Seconds that a queue stays away that was deleted under us.
-
-RabbitMQ tells the consumers of a quorum queue nothing where it is declared again at once.
-"""
-
-
 class Session:
     """
     The connections of a driver. Methods may be called from any thread.
@@ -121,10 +113,7 @@ class Session:
         # Replaced as a whole.
         self._problems: dict[str, QueueError] = {}
         self._warned: set[str] = set()
-        # When publishes found that the broker has not a queue, on the monotonic clock.
-        self._vanished: dict[str, float] = {}
-        # Held by who declares such a queue again, and forgets that it had vanished.
-        self._restoring = threading.Lock()
+        self._vanished = Vanished(self._outbox, self.declare, self._inbox.reopen)
         # Whether it was opened and not closed since.
         self.was_opened = False
         # Until when wait queues are taken to be absent, on the monotonic clock.
@@ -376,58 +365,15 @@ class Session:
         queue_id = queue.config.id
         if queue_id in self._vanished:
             try:
-                timeout = self._restore(queue, timeout, cancellation)
+                timeout = self._vanished.restore(queue, timeout, cancellation)
             except QueueError as error:
                 refused = [message.id for message in messages]
                 raise UnavailableError(str(error), queue=queue_id, refused=refused) from error
         try:
             self._publishing.publish(queue, messages, timeout, cancellation, delay)
         except UnroutableError:
-            self._vanished.setdefault(queue_id, time.monotonic())
+            self._vanished.note(queue_id)
             raise
-
-    def _restore(
-        self, queue: AmqpQueue, timeout: float | None, cancellation: Cancellation | None
-    ) -> float | None:
-        """
-        Declare a queue that has vanished, once all its consumers know that it has.
-
-        Returns:
-            What is left of the timeout.
-        """
-        config = queue.config
-        deadline = time.monotonic() + (CALL_TIMEOUT if timeout is None else timeout)
-        vanished_at = self._vanished.get(config.id)
-        if vanished_at is None:  # another publish has restored it
-            return timeout
-        wait = vanished_at + VANISHED_FOR - time.monotonic()
-        gone = (
-            f"the broker had no queue {config.queue_name} any more; it is declared again in "
-            f"{max(0.0, wait):.1f} s, by the first publish that comes then"
-        )
-        if wait > 0 and time.monotonic() + wait > deadline:
-            raise UnavailableError(gone)
-        if wait > 0 and not self._outbox.pause(wait, cancellation):
-            if cancellation is not None and cancellation.cancelled:
-                raise Cancelled(f"the handler was cancelled while its publish waited: {gone}")
-            raise UnavailableError(self._outbox.why_not())
-        # A broker has a moment to answer, also who does not wait.
-        until = deadline if timeout else deadline + ANSWER_TIMEOUT
-        if not self._restoring.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise UnavailableError(gone)
-        try:
-            if self._vanished.get(config.id) == vanished_at:
-                self.declare(queue, max(0.0, until - time.monotonic()))
-                self._inbox.reopen(config.id, vanished_at)
-                del self._vanished[config.id]
-        finally:
-            self._restoring.release()
-        if not timeout:
-            return timeout
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise UnavailableError(self._outbox.why_not())
-        return left
 
     # -- deliveries --------------------------------------------------------------------
 
