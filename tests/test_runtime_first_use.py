@@ -343,6 +343,24 @@ def test_two_first_uses_that_fail_leave_no_trace(runtime: Runtime, broker: Broke
     assert runtime._pid is None
 
 
+def test_a_start_that_fails_after_a_stop_leaves_nothing_running(
+    runtime: Runtime, broker: BrokerDriver
+) -> None:
+    """The runtime is as stopped as before, with what a publish has started meanwhile."""
+    runtime.add_driver("app:other", BrokerDriver(durable=True), lifecycle={"auto_start": False})
+    runtime.add_queue("app:others", driver="app:other")
+    runtime.stop(SOON)
+    broker.up = False
+    starting = in_thread(runtime.start)
+    broker.asked.get(timeout=SOON)
+    runtime.publish("app:others", 1, timeout=SOON)
+    broker.answers.set()
+    assert isinstance(starting.exception(SOON), UnavailableError)
+    assert not any(driver.running for driver in runtime.drivers.values())
+    with pytest.raises(UnavailableError, match="stopped"):
+        runtime.publish("app:others", 2)
+
+
 def test_a_start_leaves_alone_what_a_publish_has_started_meanwhile(
     runtime: Runtime, broker: BrokerDriver
 ) -> None:

@@ -643,6 +643,9 @@ class Runtime:
                 self._choice, self._stopped, self._state = before
                 if self._stopped:
                     self._supervisor.close()
+                    # What first uses have started meanwhile.
+                    for part in list(drivers.values()):
+                        part.stop(time.monotonic() + part.lifecycle.stop_timeout)
                 raise
             self._state = State.RUNNING
             if (
