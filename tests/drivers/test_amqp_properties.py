@@ -62,12 +62,12 @@ def text(length=255):
 def is_free(name):
     """Return whether a header means nothing to the driver, and may be set."""
     reserved = name == "attempts" or name.startswith(("x_", "x-first-death-", "x-last-death-"))
-    of_broker = name in ("x-death", "x-delivery-count")
+    of_broker = name in ("x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC")
     return not (reserved or of_broker or name in [f"amqp.{each}" for each in ASKED_FOR])
 
 
 VALUES = st.one_of(
-    st.text(st.characters(codec="utf-8")),
+    st.text(st.characters(codec="utf-8")).filter(lambda each: each != "amq.rabbitmq.reply-to"),
     st.text("x", min_size=250, max_size=260),
     st.integers(-(2**63), 2**63 - 1),
     st.floats(allow_nan=False, allow_infinity=False),
