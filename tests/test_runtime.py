@@ -861,7 +861,7 @@ def test_a_stop_sums_the_reports(runtime, gate, caplog):
 
 def test_what_is_held_is_there_after_the_next_start(runtime, gate):
     """A stop discards nothing yet: ready and delayed messages are handled later."""
-    runtime.add_queue("app:slow", driver=MEMORY, retry={"initial_delay": "50ms"})
+    runtime.add_queue("app:slow", driver=MEMORY, retry={"initial_delay": "3s"})
     consumer = runtime.add_consumer(WORKER, queue="app:slow", func=gate)
     runtime.publish_many("app:slow", [*"abc"])
     runtime.start()
